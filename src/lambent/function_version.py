@@ -1,0 +1,54 @@
+"""The immutable value that the data plane runs: one version of one function.
+
+The control plane stores AWS's FunctionConfiguration documents; from one it compiles a ``FunctionVersion`` and publishes it to
+``invoke/registry.py``. A change makes a new value; nobody edits one. ``environment_key`` is a hash over everything that an execution
+environment is built from, so that a pool can tell stale environments from current ones by comparing two strings: code identity is the
+hash of its bytes, and stale code is impossible by construction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lambent.arn import FunctionArn
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionVersion:
+    """``arn`` is unqualified; ``version`` is ``$LATEST`` or a number; ``code_dir`` is a read-only folder on the host."""
+
+    arn: FunctionArn
+    version: str
+    runtime: str  # "python3.12"
+    handler: str
+    code_sha256: str  # hex
+    code_dir: str
+    memory_mb: int = 128
+    timeout_s: int = 3
+    ephemeral_mb: int = 512
+    environment: Mapping[str, str] = field(default_factory=dict)
+    role: str = ""
+    log_group: str = ""
+    state: str = "Active"
+    state_reason: str = ""
+    environment_key: str = ""
+
+    def keyed(self) -> str:
+        """The hash of all that an environment is built from."""
+        parts = [
+            str(self.arn),
+            self.version,
+            self.runtime,
+            self.handler,
+            self.code_sha256,
+            self.memory_mb,
+            self.timeout_s,
+            self.ephemeral_mb,
+            sorted(self.environment.items()),
+            self.role,
+            self.log_group,
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

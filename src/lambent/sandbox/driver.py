@@ -1,0 +1,116 @@
+"""The driver contract: what the data plane may ask of isolation, and nothing more.
+
+A *driver* makes *sandboxes*. A sandbox holds one execution environment: the runtime process, whatever it starts, a private ``/tmp``,
+the function's code read-only at ``/var/task``, and limits on memory, CPU, processes and disk. The data plane talks to the runtime inside
+through ``channel`` (the frames of ``runtime_api/frames.py``) and reads what the function prints from ``logs``; it knows no pids,
+cgroups or mounts.
+
+The promises, which ``tests/conformance/test_sandbox.py`` holds every driver to:
+
+* ``start`` returns as soon as the sandbox is assigned; the runtime's first ``NEXT`` (or ``INIT_ERROR``) frame says that init is over.
+* What the runtime wrote to stdout or stderr before it wrote a frame can be read from ``logs`` once that frame has been read.
+* ``exited`` completes once, when the runtime process has ended for whatever reason, and tells a memory kill from any other.
+* ``freeze`` and ``thaw`` return within microseconds, are idempotent, and do nothing after ``kill``.
+* ``kill`` is idempotent; once it has returned, no process, mount or cgroup of the sandbox exists. It closes neither ``channel`` nor
+  ``logs``: both belong to the receiver of the sandbox, which closes them.
+* ``close`` on the driver kills every sandbox and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What one execution environment is built from. Sizes in MB (2**20 bytes)."""
+
+    sandbox_id: str  # also the execution environment's id, 32 hex digits
+    runtime: str  # "python3.12": a name of the runtime catalogue
+    handler: str
+    code_dir: str  # on the host; seen as /var/task
+    memory_mb: int
+    ephemeral_mb: int
+    environment: Mapping[str, str]  # the whole environment of the runtime process (contract 03 §5)
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxExit:
+    """How the runtime process ended. Exactly one of ``code`` and ``signal`` is set."""
+
+    code: int | None
+    signal: int | None
+    out_of_memory: bool = False
+
+    def reason(self) -> str:
+        """AWS's words, as they follow ``Error: `` in an error payload (contract 02 §2.1)."""
+        if self.signal is not None:
+            names = {9: "killed", 11: "segmentation fault", 6: "aborted", 15: "terminated", 7: "bus error", 4: "illegal instruction"}
+            return f"Runtime exited with error: signal: {names.get(self.signal, f'signal {self.signal}')}"
+        if self.code == 0:
+            return "Runtime exited without providing a reason"
+        return f"Runtime exited with error: exit status {self.code}"
+
+
+class Sandbox(Protocol):
+    """One started sandbox."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def channel(self) -> socket.socket:
+        """A connected, non-blocking stream socket to the runtime client."""
+        ...
+
+    @property
+    def logs(self) -> int:
+        """The non-blocking read end of the pipe that is stdout and stderr inside."""
+        ...
+
+    @property
+    def exited(self) -> asyncio.Future[SandboxExit]: ...
+
+    def freeze(self) -> None: ...
+
+    def thaw(self) -> None: ...
+
+    def memory_peak(self) -> int:
+        """Most memory used since the start, in bytes; 0 where the machine cannot tell."""
+        ...
+
+    async def kill(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationReport:
+    """What a driver gives on this machine, for ``/_lambent/health``, ``lambent doctor`` and the banner."""
+
+    driver: str  # "namespaces" | "process"
+    reason: str  # why this one was chosen, one sentence
+    facts: Mapping[str, str] = field(default_factory=dict)  # e.g. {"cgroups": "v1", "uid": "per sandbox", "egress": "none"}
+    missing: tuple[str, ...] = ()  # what this machine lacks, one sentence each
+
+
+class SandboxDriver(Protocol):
+    """Makes sandboxes. ``open`` before anything else, ``close`` at the end; both once."""
+
+    @property
+    def report(self) -> IsolationReport: ...
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def prepare(self, runtime: str) -> None:
+        """Make ready for ``runtime`` (start its zygote, fill its pool of blanks). Idempotent. Raises ``SandboxFault``."""
+        ...
+
+    async def start(self, spec: SandboxSpec) -> Sandbox:
+        """Assign a sandbox to ``spec``. Raises ``SandboxFault``."""
+        ...

@@ -1,0 +1,127 @@
+"""Every setting, with AWS's values as the defaults.
+
+A setting comes from, in order of weight: the command line, the file given with ``--config`` (TOML, one table per group below), the
+default here. Unknown names in the file are refused, since a silent misspelling of a limit is worse than an error.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lambent.errors import LambentError
+
+
+class BadSetting(LambentError):
+    """The configuration file has a name or a value that Lambent does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Quotas of contract 01 §8; sizes in bytes unless the name says otherwise."""
+
+    sync_payload: int = 6_291_456
+    response_payload: int = 6_291_556
+    async_payload: int = 1_048_576
+    zip_direct: int = 52_428_800
+    code_unzipped: int = 262_144_000
+    request_body: int = 70_167_211
+    environment: int = 4_096
+    request_head: int = 1_048_576
+    concurrent_executions: int = 1_000
+    memory_min_mb: int = 128
+    memory_max_mb: int = 10_240
+    timeout_max_s: int = 900
+    ephemeral_min_mb: int = 512
+    ephemeral_max_mb: int = 10_240
+    tags: int = 50
+    code_storage: int = 322_122_547_200
+    page: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """How functions are isolated and how long their environments live. Times in seconds."""
+
+    isolation: str = "auto"  # auto | namespaces | process
+    egress: str = "auto"  # auto | full | none: what a function may reach beyond the platform's endpoint
+    blanks: int = 4  # ready-made sandboxes kept per runtime
+    freeze_after: float = 0.05
+    idle_after: float = 600.0
+    init_timeout: float = 10.0
+    pids: int = 1_024
+    interpreters: tuple[str, ...] = ()  # further folders or binaries to search for interpreters
+    packages: tuple[str, ...] = ()  # folders like ".../python3.8" with boto3 for interpreters that the newest one left behind
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A configured access key; only ``auth = "signature"`` looks at the secret."""
+
+    access_key: str
+    secret_key: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``lambent up`` runs with."""
+
+    host: str = "127.0.0.1"
+    port: int = 4566
+    data_dir: Path = Path(".lambent")
+    auth: str = "any"  # any | signature
+    account: str = "000000000000"
+    region: str = "us-east-1"
+    credentials: tuple[Credential, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+
+
+def load(path: Path | None, **overrides: Any) -> Settings:
+    """Read ``path`` (if any) and lay ``overrides`` that are not ``None`` over it. Raises ``BadSetting``."""
+    document: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = tomllib.loads(path.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise BadSetting(f"{path}: {error}") from error
+    settings = Settings(
+        limits=_group(Limits, document.pop("limits", {}), "limits"),
+        sandbox=_group(SandboxSettings, document.pop("sandbox", {}), "sandbox"),
+        credentials=tuple(_group(Credential, entry, "credentials") for entry in document.pop("credentials", [])),
+    )
+    given = {**document, **{name: value for name, value in overrides.items() if value is not None}}
+    _check_names(Settings, given, "top level")
+    if "data_dir" in given:
+        given["data_dir"] = Path(given["data_dir"])
+    return _check_values(replace(settings, **given))
+
+
+def _group(kind: Any, values: dict[str, Any], where: str) -> Any:
+    _check_names(kind, values, where)
+    try:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except TypeError as error:
+        raise BadSetting(f"{where}: {error}") from error
+
+
+def _check_names(kind: Any, values: dict[str, Any], where: str) -> None:
+    known = {entry.name for entry in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise BadSetting(f"{where}: unknown setting {name!r}; known are {', '.join(sorted(known))}")
+
+
+def _check_values(settings: Settings) -> Settings:
+    choices = {
+        "auth": (settings.auth, ("any", "signature")),
+        "sandbox.isolation": (settings.sandbox.isolation, ("auto", "namespaces", "process")),
+        "sandbox.egress": (settings.sandbox.egress, ("auto", "full", "none")),
+    }
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise BadSetting(f"{name}: {value!r} is none of {', '.join(allowed)}")
+    return settings

@@ -1,0 +1,1 @@
+"""Durable state: four small capabilities (``contract.py``) and the drivers that give them."""
