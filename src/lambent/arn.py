@@ -56,5 +56,9 @@ def parse_function(text: str, region: str, account: str) -> FunctionArn | None:
     if match is None or (match["account"] and not match["word"]):
         return None
     return FunctionArn(
-        match["region"] or region, match["account"] or account, match["name"], match["qualifier"], match["partition"] or "aws"
+        match["region"] or region,
+        match["account"] or account,
+        match["name"],
+        match["qualifier"],
+        match["partition"] or "aws",
     )

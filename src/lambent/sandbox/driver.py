@@ -50,7 +50,14 @@ class SandboxExit:
     def reason(self) -> str:
         """AWS's words, as they follow ``Error: `` in an error payload (contract 02 §2.1)."""
         if self.signal is not None:
-            names = {9: "killed", 11: "segmentation fault", 6: "aborted", 15: "terminated", 7: "bus error", 4: "illegal instruction"}
+            names = {
+                9: "killed",
+                11: "segmentation fault",
+                6: "aborted",
+                15: "terminated",
+                7: "bus error",
+                4: "illegal instruction",
+            }
             return f"Runtime exited with error: signal: {names.get(self.signal, f'signal {self.signal}')}"
         if self.code == 0:
             return "Runtime exited without providing a reason"

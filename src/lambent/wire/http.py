@@ -1,0 +1,26 @@
+"""Requests and responses as plain values, so that everything in ``wire/`` is pure and needs no server to be tested."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """One received request. ``headers`` has lower-case names; a repeated header is joined with ``,``. ``path`` and ``query`` are raw."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class HttpResponse:
+    """One answer. A streamed body is an async iterator of chunks, sent as they come."""
+
+    status: int
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes | AsyncIterator[bytes] = b""
