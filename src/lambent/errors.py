@@ -41,9 +41,7 @@ class NotImplementedFault(ClientFault):
     """The operation exists at AWS and is parsed and validated here, but does nothing yet. See ``docs/parity.md``."""
 
     def __init__(self, service: str, operation: str) -> None:
-        super().__init__(
-            "NotImplementedException", 501, f"Lambent does not implement {service}.{operation} yet; see docs/parity.md."
-        )
+        super().__init__("NotImplementedException", 501, f"Lambent does not implement {service}.{operation} yet; see docs/parity.md.")
 
 
 class FunctionFault(LambentError):
