@@ -1,0 +1,68 @@
+"""Lambent's own pages under ``/_lambent/``: what AWS has no API for.
+
+| page | answer |
+|---|---|
+| GET /_lambent/health | 200 once the node can serve: status, version, data dir, isolation and why |
+| GET /_lambent/environments | every execution environment and its state |
+| GET /_lambent/story/ID | what happened to an environment, an invocation or a function, and what caused it |
+| GET /_lambent/code/SHA256?expires=…&token=… | a function's zip, under a URL that GetFunction gave (``Code.Location``) |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from lambent.errors import ClientFault
+from lambent.wire.http import HttpRequest, HttpResponse
+
+
+class Pages:
+    """Each page is a callable given by ``node.py``, so that this file knows no other part.
+
+    ``story(id)`` gives a list of entries, empty if the id is unknown. ``code(sha256, expires, token)`` gives the zip, or ``None`` where
+    the URL is not one that we signed or has expired.
+    """
+
+    def __init__(
+        self,
+        health: Callable[[], dict[str, Any]],
+        environments: Callable[[], list[dict[str, Any]]],
+        story: Callable[[str], list[dict[str, Any]]],
+        code: Callable[[str, str, str], Awaitable[bytes | None]],
+    ) -> None:
+        self._health = health
+        self._environments = environments
+        self._story = story
+        self._code = code
+
+    async def serve(self, request: HttpRequest) -> HttpResponse:
+        """Answer a request whose path starts with ``/_lambent/``. Raises ``ClientFault``."""
+        if request.method not in ("GET", "HEAD"):
+            raise ClientFault("MethodNotAllowedException", 405, "Lambent's own pages are read with GET.")
+        page, _, rest = unquote(request.path.removeprefix("/_lambent/")).partition("/")
+        if page == "health" and not rest:
+            return _json(self._health())
+        if page == "environments" and not rest:
+            return _json({"environments": self._environments()})
+        if page == "story" and rest:
+            entries = self._story(rest)
+            if not entries:
+                raise ClientFault("ResourceNotFoundException", 404, f"No story is known of {rest}.")
+            return _json({"id": rest, "story": entries})
+        if page == "code" and rest:
+            return await self._download(rest, request)
+        raise ClientFault("ResourceNotFoundException", 404, f"There is no page {request.path}.")
+
+    async def _download(self, sha256: str, request: HttpRequest) -> HttpResponse:
+        query = parse_qs(request.query)
+        content = await self._code(sha256, query.get("expires", [""])[0], query.get("token", [""])[0])
+        if content is None:
+            raise ClientFault("AccessDeniedException", 403, "The URL is wrong or has expired.")
+        return HttpResponse(200, [("content-type", "application/zip")], content)
+
+
+def _json(document: dict[str, Any]) -> HttpResponse:
+    return HttpResponse(200, [("content-type", "application/json")], json.dumps(document).encode())
