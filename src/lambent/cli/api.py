@@ -1,0 +1,87 @@
+"""Talking to a running server: boto3 for AWS's operations, plain HTTP for the platform's own pages under ``/_lambent/``.
+
+The credentials are the server's business in its default mode, where any will do. With ``auth = "signature"`` set
+``LAMBENT_ACCESS_KEY_ID`` and ``LAMBENT_SECRET_ACCESS_KEY``; AWS's own variables are left alone on purpose, so that real keys never
+travel to a local server by accident.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from lambent.cli.screen import Trouble
+
+DEFAULT_ENDPOINT = "http://127.0.0.1:4566"
+
+EndpointOption = Annotated[str, typer.Option("--endpoint", envvar="LAMBENT_ENDPOINT", help="Where the server listens.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def client(service: str, endpoint: str, read_timeout: float = 60.0, attempts: int = 2) -> Any:
+    """A boto3 client of ``service`` for ``endpoint``. ``attempts`` counts the first one."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        service,
+        endpoint_url=endpoint,
+        region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        aws_access_key_id=os.environ.get("LAMBENT_ACCESS_KEY_ID", "test"),
+        aws_secret_access_key=os.environ.get("LAMBENT_SECRET_ACCESS_KEY", "test"),
+        config=Config(read_timeout=read_timeout, connect_timeout=5, retries={"total_max_attempts": attempts}),
+    )
+
+
+@contextmanager
+def plain_errors(endpoint: str) -> Iterator[None]:
+    """Turn what boto3 raises into a ``Trouble``, in words that say what to do."""
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, WaiterError
+
+    try:
+        yield
+    except ClientError as error:
+        detail = error.response.get("Error", {})
+        raise Trouble(f"{detail.get('Code', 'Error')}: {detail.get('Message', error)}") from error
+    except WaiterError as error:
+        configuration = error.last_response.get("Configuration", error.last_response)
+        reason = configuration.get("StateReason") or configuration.get("LastUpdateStatusReason") or str(error)
+        raise Trouble(f"the function did not become ready: {reason}") from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise Trouble(f"{_unreachable(endpoint)} ({error})") from error
+    except BotoCoreError as error:
+        raise Trouble(str(error)) from error
+
+
+def page(endpoint: str, path: str) -> Any:
+    """The JSON behind ``GET /_lambent/<path>``. Raises ``Trouble``, with the server's own message on a 404."""
+    try:
+        with urllib.request.urlopen(f"{endpoint.rstrip('/')}/_lambent/{path}", timeout=10) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        body = error.read().decode(errors="replace")
+        raise Trouble(_message(body) or f"{endpoint} answered {error.code} to /_lambent/{path}") from error
+    except json.JSONDecodeError as error:
+        raise Trouble(f"{endpoint} is not a Lambent server") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Trouble(_unreachable(endpoint)) from error
+
+
+def _unreachable(endpoint: str) -> str:
+    return f"cannot reach a server at {endpoint}: start one with `lambent up`, or name another with --endpoint"
+
+
+def _message(body: str) -> str:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return ""
+    return str(document.get("message") or document.get("Message") or "") if isinstance(document, dict) else ""

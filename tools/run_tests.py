@@ -1,0 +1,24 @@
+"""``make test``: fetch what the tests need, run them all, and close with what was skipped and why.
+
+pytest's own summary (``-ra``) lists the skipped tests; this adds the Debian packages that could not be had, which is why some are. Further
+arguments go to pytest. pytest's closing line stays the last one.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tools.debian_packages import install
+
+
+def main(arguments: list[str]) -> int:
+    for line in install():
+        print(f"missing Debian package: {line}", flush=True)
+    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+    return subprocess.call([sys.executable, "-m", "pytest", *arguments], env=environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
