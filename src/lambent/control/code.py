@@ -1,0 +1,278 @@
+"""Where the code of functions lives: once per content, as a folder to run from and as the zip to hand back.
+
+    <root>/<sha256 hex>/      the unpacked zip; what sandboxes see as /var/task
+    <root>/.tmp-<random>/     being unpacked; swept away at the next start
+    blobs                     the zip itself, under the same SHA-256
+
+A folder appears under its final name by one rename, after everything in it is on the disk. It is therefore whole or absent, whatever is
+killed when, and since its name is the hash of its content it is never changed, only shared and at last removed. The blob is the truth: a
+missing folder is unpacked anew (``ensure``).
+
+**Who keeps code.** The owner of the functions says what is used (``used``, from its documents), the data plane says what still runs
+(``running``, from its environments), and ``put`` holds what it made until the caller has committed a document that names it. Code that
+none of the three keeps is removed, but only after ``GRACE_S``: an invocation that resolved the old version a moment ago may be about to
+start an environment from it.
+
+Unpacking is heavy and blocking: it runs in ``PARALLEL`` threads, never on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from lambent.clock import Clock
+from lambent.control.code_links import CodeLinks
+from lambent.control.zip_archive import unpack
+from lambent.errors import ClientFault, PlatformFault
+from lambent.settings import Limits
+from lambent.store.contract import Blobs
+
+PARALLEL = 2
+GRACE_S = 60.0
+_TEMPORARY = ".tmp-"
+
+T = TypeVar("T")
+
+
+class CodeLost(PlatformFault):
+    """Neither the folder nor the zip of some code exists any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One stored zip. ``size`` is that of the zip, ``unzipped`` that of its files, both in bytes."""
+
+    sha256: str
+    size: int
+    unzipped: int
+
+
+@dataclass(slots=True)
+class _Gate:
+    lock: asyncio.Lock
+    wanted: int = 0
+
+
+class CodeStore:
+    """``running(sha256)`` says whether any execution environment still lives on that code."""
+
+    def __init__(
+        self,
+        root: Path,
+        blobs: Blobs,
+        links: CodeLinks,
+        limits: Limits,
+        clock: Clock,
+        running: Callable[[str], bool] = lambda sha256: False,
+    ) -> None:
+        self._root = root.absolute()
+        self._blobs = blobs
+        self._links = links
+        self._limits = limits
+        self._clock = clock
+        self._running = running
+        self._held: Counter[str] = Counter()
+        self._gates: dict[str, _Gate] = {}
+        self._unused_since: dict[str, float] = {}
+        self._threads = ThreadPoolExecutor(PARALLEL, "unzip")
+
+    def close(self) -> None:
+        """Wait for the threads; further calls fail."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def folder(self, sha256: str) -> str:
+        return str(self._root / sha256)
+
+    def location(self, base_url: str, sha256: str) -> str:
+        """A ``Code.Location``."""
+        return self._links.make(base_url, sha256)
+
+    async def download(self, sha256: str, expires: str, token: str) -> bytes | None:
+        """The zip for a URL that ``location`` made; ``None`` for any other."""
+        if not self._links.verify(sha256, expires, token):
+            return None
+        return await self._blobs.get(sha256)
+
+    @contextlib.asynccontextmanager
+    async def put(self, content: bytes) -> AsyncIterator[Code]:
+        """Store a zip, durably, and keep it while the caller commits what refers to it.
+
+        Raises ``ClientFault`` for a zip that is too large or that ``zip_archive`` refuses.
+        """
+        require_zip_size(content, self._limits)
+        sha256 = await self._off_loop(lambda: hashlib.sha256(content).hexdigest())
+        self._held[sha256] += 1
+        self._unused_since.pop(sha256, None)
+        try:
+            async with self._lock(sha256):
+                unzipped = await self._off_loop(lambda: self._unpack(content, sha256))
+                await self._blobs.put(content)
+            yield Code(sha256, len(content), unzipped)
+        finally:
+            self._held[sha256] -= 1
+            if not self._held[sha256]:
+                del self._held[sha256]
+                self.unused(sha256)
+
+    async def check(self, content: bytes) -> Code:
+        """What ``put`` would give or raise, with nothing kept."""
+        require_zip_size(content, self._limits)
+        return await self._off_loop(lambda: self._check(content))
+
+    async def ensure(self, sha256: str) -> str:
+        """The folder of code that was stored before, unpacked anew if it is missing. Raises ``CodeLost``."""
+        target = self._root / sha256
+        if target.is_dir():
+            return str(target)
+        async with self._lock(sha256):
+            content = await self._blobs.get(sha256)
+            if content is None or await self._off_loop(lambda: hashlib.sha256(content).hexdigest()) != sha256:
+                raise CodeLost(f"The deployment package {sha256} is missing from the store.")
+            try:
+                await self._off_loop(lambda: self._unpack(content, sha256))
+            except ClientFault as fault:
+                raise CodeLost(f"The deployment package {sha256} does not unpack any more: {fault.message}") from fault
+        return str(target)
+
+    def unused(self, sha256: str) -> None:
+        """Take note that a function stopped using ``sha256``; ``collect`` decides whether anybody else does."""
+        self._unused_since[sha256] = self._clock.monotonic()
+
+    @property
+    def pending(self) -> bool:
+        """Whether ``collect`` may have something to do, now or later."""
+        return bool(self._unused_since)
+
+    async def collect(self, used: Callable[[str], bool]) -> int:
+        """Remove what has been unused for ``GRACE_S``; gives how many. ``used`` says which code some function refers to."""
+        removed = 0
+        for sha256, since in list(self._unused_since.items()):
+            if used(sha256):
+                self._unused_since.pop(sha256, None)
+            elif not self._running(sha256) and self._clock.monotonic() - since >= GRACE_S:
+                removed += await self._remove(sha256, used)
+        return removed
+
+    async def sweep(self, used: Callable[[str], bool]) -> None:
+        """At the start, before anything runs: drop half-made folders, and note all code that no function uses for ``collect``."""
+        names = await self._off_loop(self._tidy)
+        for name in names:
+            if not used(name):
+                self.unused(name)
+        async for address in self._blobs.addresses():
+            if not used(address):
+                self.unused(address)
+
+    async def _remove(self, sha256: str, used: Callable[[str], bool]) -> int:
+        async with self._lock(sha256):
+            if used(sha256) or self._held[sha256] or self._running(sha256):
+                return 0
+            # The folder goes first: a blob without a folder can be mended, a folder without a blob cannot.
+            await self._off_loop(lambda: self._discard(self._root / sha256))
+            await self._blobs.delete(sha256)
+            self._unused_since.pop(sha256, None)
+        return 1
+
+    @contextlib.asynccontextmanager
+    async def _lock(self, sha256: str) -> AsyncIterator[None]:
+        """One at a time per content; the lock lives only while someone wants it."""
+        gate = self._gates.setdefault(sha256, _Gate(asyncio.Lock()))
+        gate.wanted += 1
+        try:
+            async with gate.lock:
+                yield
+        finally:
+            gate.wanted -= 1
+            if not gate.wanted:
+                del self._gates[sha256]
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _unpack(self, content: bytes, sha256: str) -> int:
+        target = self._root / sha256
+        if target.is_dir():
+            return measure(target)
+        self._root.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._root))
+        try:
+            size = unpack(content, workshop, self._limits.code_unzipped).size
+            os.chmod(workshop, 0o755)
+            try:
+                os.rename(workshop, target)
+            except OSError:
+                if not target.is_dir():  # else another thread, whose caller went away, was first with the same bytes
+                    raise
+                shutil.rmtree(workshop, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(workshop, ignore_errors=True)
+            raise
+        _sync_folder(self._root)
+        return size
+
+    def _check(self, content: bytes) -> Code:
+        self._root.mkdir(parents=True, exist_ok=True)
+        workshop = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._root))
+        try:
+            size = unpack(content, workshop, self._limits.code_unzipped).size
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+        return Code(hashlib.sha256(content).hexdigest(), len(content), size)
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a folder so that it is never seen half-removed under its own name."""
+        grave = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._root))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, grave / "code")
+        shutil.rmtree(grave, ignore_errors=True)
+
+    def _tidy(self) -> list[str]:
+        """Drop what a killed process left half-made; gives the names of the folders that stay."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        names = os.listdir(self._root)
+        for name in names:
+            if name.startswith(_TEMPORARY):
+                shutil.rmtree(self._root / name, ignore_errors=True)
+        return [name for name in names if len(name) == 64]
+
+
+def require_zip_size(content: bytes, limits: Limits) -> None:
+    if len(content) > limits.zip_direct:
+        raise ClientFault(
+            "RequestEntityTooLargeException",
+            413,
+            f"Zipped size must be smaller than {limits.zip_direct} bytes",
+        )
+
+
+def measure(folder: Path) -> int:
+    """Bytes of the files and links in ``folder``."""
+    total = 0
+    pending: list[str] = [str(folder)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif not entry.is_symlink():
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

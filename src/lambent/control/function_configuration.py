@@ -1,0 +1,230 @@
+"""AWS's FunctionConfiguration documents: made with their defaults, merged on an update, shown, and compiled for the data plane.
+
+Pure functions over plain dictionaries in the shape of the wire (contract 01 §3.2). A document here holds what a caller configured and what
+follows from it; State, LastUpdateStatus and RevisionId live beside it in ``FunctionRecord`` and are joined in by ``show``. ``rules``
+(``function_rules.py``) has looked at the parameters before they come here.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from lambent.arn import LATEST, FunctionArn
+from lambent.control.code import Code
+from lambent.control.function_state import FunctionState, Phase
+from lambent.function_version import FunctionVersion
+
+Configuration = dict[str, Any]
+
+_COPIED = ("Runtime", "Role", "Handler", "Description", "Timeout", "MemorySize")
+_UNLISTED = frozenset(
+    {
+        "State",
+        "StateReason",
+        "StateReasonCode",
+        "LastUpdateStatus",
+        "LastUpdateStatusReason",
+        "LastUpdateStatusReasonCode",
+        "RuntimeVersionConfig",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRecord:
+    """A function as the store keeps it.
+
+    ``configuration`` is what is shown; ``serving`` is the last one that was prepared successfully, which is what runs, or ``None``
+    before the first. ``unzipped`` is the size of the shown code in bytes.
+    """
+
+    arn: FunctionArn
+    configuration: Configuration
+    state: FunctionState
+    revision_id: str
+    serving: Configuration | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    unzipped: int = 0
+
+    def codes(self) -> set[str]:
+        """SHA-256 (hex) of all code that this function may still need."""
+        shown = code_of(self.configuration)
+        return {shown} if self.serving is None else {shown, code_of(self.serving)}
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "arn": [self.arn.region, self.arn.account, self.arn.name, self.arn.partition],
+            "configuration": self.configuration,
+            "state": self.state.to_document(),
+            "revision_id": self.revision_id,
+            "serving": self.serving,
+            "tags": dict(self.tags),
+            "unzipped": self.unzipped,
+        }
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> FunctionRecord:
+        region, account, name, partition = document["arn"]
+        return FunctionRecord(
+            arn=FunctionArn(region, account, name, None, partition),
+            configuration=document["configuration"],
+            state=FunctionState.from_document(document["state"]),
+            revision_id=document["revision_id"],
+            serving=document["serving"],
+            tags=document["tags"],
+            unzipped=document["unzipped"],
+        )
+
+
+def build(arn: FunctionArn, params: Mapping[str, Any], code: Code, now: float, architecture: str) -> Configuration:
+    """The document of a new zip function, with every default that AWS shows. ``architecture`` is that of this machine."""
+    document: Configuration = {
+        "FunctionName": arn.name,
+        "FunctionArn": str(arn),
+        "Description": "",
+        "Timeout": 3,
+        "MemorySize": 128,
+        "Version": LATEST,
+        "PackageType": "Zip",
+        "Architectures": list(params.get("Architectures") or [architecture]),
+        "EphemeralStorage": {"Size": 512},
+        "TracingConfig": {"Mode": "PassThrough"},
+        "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
+        "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{arn.name}"},
+    }
+    return merge_code(merge(document, params, now), code, None, now)
+
+
+def merge(document: Configuration, params: Mapping[str, Any], now: float) -> Configuration:
+    """``document`` with the given configuration members; nested members are replaced whole, LoggingConfig per field."""
+    merged = dict(document)
+    for name in _COPIED:
+        if params.get(name) is not None:
+            merged[name] = params[name]
+    if params.get("Environment") is not None:
+        merged["Environment"] = {"Variables": dict(params["Environment"].get("Variables") or {})}
+    if (params.get("EphemeralStorage") or {}).get("Size") is not None:
+        merged["EphemeralStorage"] = {"Size": params["EphemeralStorage"]["Size"]}
+    if (params.get("TracingConfig") or {}).get("Mode") is not None:
+        merged["TracingConfig"] = {"Mode": params["TracingConfig"]["Mode"]}
+    if params.get("LoggingConfig") is not None:
+        merged["LoggingConfig"] = merge_logging(document["LoggingConfig"], params["LoggingConfig"])
+    if params.get("VpcConfig") is not None:
+        merged["VpcConfig"] = {
+            "SubnetIds": [],
+            "SecurityGroupIds": [],
+            "VpcId": "",
+            "Ipv6AllowedForDualStack": bool(params["VpcConfig"].get("Ipv6AllowedForDualStack")),
+        }
+    _set_or_drop(merged, "KMSKeyArn", params.get("KMSKeyArn"), params.get("KMSKeyArn"))
+    dead_letters = params.get("DeadLetterConfig")
+    if dead_letters is not None:
+        target = dead_letters.get("TargetArn") or ""
+        _set_or_drop(merged, "DeadLetterConfig", target, {"TargetArn": target})
+    merged["RuntimeVersionConfig"] = {"RuntimeVersionArn": runtime_version_arn(merged["FunctionArn"], merged["Runtime"])}
+    merged["LastModified"] = timestamp(now)
+    return merged
+
+
+def merge_code(document: Configuration, code: Code, architectures: list[str] | None, now: float) -> Configuration:
+    """``document`` with other code."""
+    merged = dict(document)
+    merged["CodeSha256"] = base64.b64encode(bytes.fromhex(code.sha256)).decode()
+    merged["CodeSize"] = code.size
+    if architectures:
+        merged["Architectures"] = list(architectures)
+    merged["LastModified"] = timestamp(now)
+    return merged
+
+
+def merge_logging(before: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """LoggingConfig is merged per field; the levels exist with JSON only and are INFO unless given (contract 01 §3.2)."""
+    merged = {**before, **{name: value for name, value in given.items() if value is not None}}
+    if merged["LogFormat"] == "JSON":
+        merged.setdefault("ApplicationLogLevel", "INFO")
+        merged.setdefault("SystemLogLevel", "INFO")
+    else:
+        merged.pop("ApplicationLogLevel", None)
+        merged.pop("SystemLogLevel", None)
+    return merged
+
+
+def show(record: FunctionRecord, qualifier: str | None = None) -> Configuration:
+    """The FunctionConfiguration that a caller sees, who asked with ``qualifier``."""
+    shown = {**record.configuration, **record.state.shown(), "RevisionId": record.revision_id}
+    if qualifier is not None:
+        shown["FunctionArn"] = str(record.arn.qualified(qualifier))
+    return shown
+
+
+def show_listed(record: FunctionRecord, qualifier: str | None = None) -> Configuration:
+    """An item of ListFunctions: without the members that lists omit."""
+    return {name: value for name, value in show(record, qualifier).items() if name not in _UNLISTED}
+
+
+def compile_version(record: FunctionRecord, code_root: str) -> FunctionVersion:
+    """What the data plane gets of ``$LATEST``: what serves, or, where nothing ever did, what is shown, in a state that does not run.
+
+    ``code_root`` is the folder that holds a folder per SHA-256.
+    """
+    serving = record.serving
+    lost = record.state.phase is Phase.FAILED
+    document = record.configuration if serving is None else serving
+    sha256 = code_of(document)
+    shown = record.state.shown()
+    version = FunctionVersion(
+        arn=record.arn,
+        version=LATEST,
+        runtime=document["Runtime"],
+        handler=document["Handler"],
+        code_sha256=sha256,
+        code_dir=f"{code_root}/{sha256}",
+        memory_mb=document["MemorySize"],
+        timeout_s=document["Timeout"],
+        ephemeral_mb=document["EphemeralStorage"]["Size"],
+        environment={**_logging_variables(document["LoggingConfig"]), **document.get("Environment", {}).get("Variables", {})},
+        role=document["Role"],
+        log_group=document["LoggingConfig"]["LogGroup"],
+        state=shown["State"] if serving is None or lost else "Active",
+        state_reason=record.state.reason if serving is None or lost else "",
+    )
+    return replace(version, environment_key=version.keyed())
+
+
+def _logging_variables(logging: Mapping[str, str]) -> dict[str, str]:
+    """What tells the runtime to log in JSON (contract 03 §5). A function's own variables of these names win, as on AWS."""
+    if logging["LogFormat"] != "JSON":
+        return {}
+    return {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": logging["ApplicationLogLevel"]}
+
+
+def code_of(document: Mapping[str, Any]) -> str:
+    """The SHA-256 of a document's code, in hex."""
+    return base64.b64decode(document["CodeSha256"]).hex()
+
+
+def runtime_version_arn(function_arn: str, runtime: str) -> str:
+    """Names the runtime; opaque, but the same for the same runtime, as clients expect."""
+    _, partition, _, region, *_ = function_arn.split(":")
+    return f"arn:{partition}:lambda:{region}::runtime:{hashlib.sha256(f'lambent runtime {runtime}'.encode()).hexdigest()}"
+
+
+def timestamp(now: float) -> str:
+    """``2026-11-21T09:00:00.123+0000``, AWS's form for functions (contract 01 §1)."""
+    moment = datetime.fromtimestamp(now, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}+0000"
+
+
+def _set_or_drop(document: Configuration, name: str, given: Any, value: Any) -> None:
+    """``None`` leaves a member alone, an empty text takes it away."""
+    if given is None:
+        return
+    if given:
+        document[name] = value
+    else:
+        document.pop(name, None)

@@ -1,0 +1,161 @@
+"""What the service refuses although the model lets it pass (contract 01 §5, §8).
+
+The wire has already held every request to the model's types, lengths, patterns and ranges. Three kinds of refusal are left:
+
+* AWS's own service rules, in AWS's words: limits narrower than the model's, reserved variables, what a zip function must have.
+* What this machine cannot do: a runtime without its interpreter (said by the catalogue), an architecture that is not its own.
+* What Lambent does not do yet. An option whose effect is missing must not be accepted in silence, so it answers ``NotImplementedFault``
+  with the member named. ``DeadLetterConfig``, ``KMSKeyArn`` and ``TracingConfig`` are kept and shown: they change nothing about
+  what a synchronous invocation answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+from lambent.control.function_configuration import merge_logging
+from lambent.errors import ClientFault, NotImplementedFault, invalid_parameter
+from lambent.settings import Limits
+
+Params = Mapping[str, Any]
+
+
+class Catalogue(Protocol):
+    """The runtimes of this machine."""
+
+    def find(self, runtime: str) -> object:
+        """Raises ``ClientFault`` for a runtime that is unknown, deprecated, or whose interpreter is missing here."""
+        ...
+
+
+class Rules:
+    """``machine`` is this machine's architecture in AWS's words; ``reserved`` the names that environment variables may not have."""
+
+    def __init__(self, limits: Limits, catalogue: Catalogue, machine: str, reserved: Collection[str]) -> None:
+        self._limits = limits
+        self._catalogue = catalogue
+        self.machine = machine
+        self._reserved = reserved
+
+    def create(self, params: Params) -> bytes:
+        """Check CreateFunction; gives the zip."""
+        _refuse_unbuilt("CreateFunction", params)
+        if params.get("PackageType", "Zip") != "Zip":
+            raise NotImplementedFault("lambda", "CreateFunction with PackageType Image")
+        content = self.zip_file("CreateFunction", params["Code"])
+        if not params.get("Runtime") or not params.get("Handler"):
+            raise invalid_parameter("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
+        self._configuration(params, {"LogFormat": "Text"})
+        self.architectures(params)
+        self.tags(params.get("Tags") or {})
+        return content
+
+    def update_configuration(self, params: Params) -> None:
+        """Check what of UpdateFunctionConfiguration does not depend on the function."""
+        _refuse_unbuilt("UpdateFunctionConfiguration", params)
+        self._configuration(params, None)
+
+    def update_code(self, params: Params) -> bytes:
+        """Check UpdateFunctionCode; gives the zip."""
+        _refuse_unbuilt("UpdateFunctionCode", params)
+        if params.get("ImageUri"):
+            raise invalid_parameter("Please don't provide ImageUri when updating a function with packageType Zip.")
+        content = self.zip_file("UpdateFunctionCode", params)
+        self.architectures(params)
+        return content
+
+    def zip_file(self, operation: str, code: Params) -> bytes:
+        """The zip of a request that must have exactly one source of code."""
+        content: bytes | None = code.get("ZipFile")
+        if content is not None:
+            if any(code.get(name) for name in ("S3Bucket", "S3Key", "S3ObjectVersion", "ImageUri")):
+                raise invalid_parameter("Please do not provide other FunctionCode parameters when providing a ZipFile.")
+            for name in ("S3ObjectStorageMode", "SourceKMSKeyArn"):
+                if code.get(name):
+                    raise NotImplementedFault("lambda", f"{operation} with {name}")
+            return content
+        for name in ("S3Bucket", "S3Key", "ImageUri"):
+            if code.get(name):
+                raise NotImplementedFault("lambda", f"{operation} with {name}")
+        raise invalid_parameter("Please provide a source for function code.")
+
+    def architectures(self, params: Params) -> None:
+        for name in params.get("Architectures") or ():
+            if name != self.machine:
+                raise invalid_parameter(f"The architecture {name} is not available here: this machine runs {self.machine} functions only.")
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Check the whole set of tags that a function would then have."""
+        if len(tags) > self._limits.tags:
+            raise invalid_parameter("Number of tags exceeds resource tag limit.")
+
+    def logging(self, before: Mapping[str, str], given: Mapping[str, str] | None) -> None:
+        """Log levels go with the JSON format only; ``before`` is what the function has, since LoggingConfig is merged per field."""
+        levels = [name for name in ("ApplicationLogLevel", "SystemLogLevel") if (given or {}).get(name)]
+        if given and levels and merge_logging(before, given)["LogFormat"] != "JSON":
+            raise invalid_parameter(f"{' and '.join(levels)} can be set only when LogFormat is JSON.")
+
+    def code_storage(self, used: int, more: int) -> None:
+        """Check that ``more`` bytes of code fit beside the ``used`` ones of this account and Region."""
+        if used + more > self._limits.code_storage:
+            raise ClientFault("CodeStorageExceededException", 400, "Code storage limit exceeded.")
+
+    def _configuration(self, params: Params, logging: Mapping[str, str] | None) -> None:
+        limits = self._limits
+        _require_range("memorySize", params.get("MemorySize"), limits.memory_min_mb, limits.memory_max_mb)
+        _require_range("timeout", params.get("Timeout"), 1, limits.timeout_max_s)
+        size = (params.get("EphemeralStorage") or {}).get("Size")
+        _require_range("ephemeralStorage.size", size, limits.ephemeral_min_mb, limits.ephemeral_max_mb)
+        if logging is not None:
+            self.logging(logging, params.get("LoggingConfig"))
+        self._environment((params.get("Environment") or {}).get("Variables") or {})
+        if params.get("Runtime") == "custom":
+            raise NotImplementedFault("lambda", "functions with Runtime custom")
+        if params.get("Runtime"):
+            self._catalogue.find(params["Runtime"])
+
+    def _environment(self, variables: Mapping[str, str]) -> None:
+        prefix = "Lambda was unable to configure your environment variables because the environment variables you have provided"
+        used = [name for name in variables if name in self._reserved]
+        if used:
+            raise invalid_parameter(
+                f"{prefix} contains reserved keys that are currently not supported for modification. "
+                f"Reserved keys used in this request: {', '.join(used)}",
+            )
+        measured = json.dumps(dict(variables), separators=(",", ":"), ensure_ascii=False)
+        if len(measured.encode("utf-8", "surrogatepass")) > self._limits.environment:
+            kilobytes = self._limits.environment // 1024
+            raise invalid_parameter(f"{prefix} exceeded the {kilobytes}KB limit. String measured: {measured}")
+
+
+def _require_range(member: str, value: int | None, low: int, high: int) -> None:
+    """The range of this account, in the words of a validation error (contract 01 §1.1)."""
+    if value is None or low <= value <= high:
+        return
+    relation, bound = ("greater", low) if value < low else ("less", high)
+    raise invalid_parameter(
+        f"1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: "
+        f"Member must have value {relation} than or equal to {bound}",
+    )
+
+
+def _refuse_unbuilt(operation: str, params: Params) -> None:
+    """Refuse the options whose effect does not exist yet."""
+    named: list[str] = [
+        name
+        for name in ("PublishTo", "CodeSigningConfigArn", "ImageConfig", "Layers", "FileSystemConfigs", "RuntimeConfig")
+        if params.get(name)
+    ]
+    # Their mere presence, even empty, asks for another kind of function.
+    named += [name for name in ("TenancyConfig", "CapacityProviderConfig", "DurableConfig", "AcceleratorConfig") if name in params]
+    if params.get("Publish"):
+        named.append("Publish")
+    network = params.get("VpcConfig") or {}
+    if network.get("SubnetIds") or network.get("SecurityGroupIds"):
+        named.append("VpcConfig")
+    if (params.get("SnapStart") or {}).get("ApplyOn", "None") != "None":
+        named.append("SnapStart")
+    if named:
+        raise NotImplementedFault("lambda", f"{operation} with {', '.join(named)}")

@@ -1,0 +1,155 @@
+"""All functions, in memory and in the store at once.
+
+Reads come from memory, so that ten thousand functions cost a waiter's poll nothing. Writes go through ``change``: it applies a pure
+function to the record as it stands, commits the result with compare-and-set, and only then shows it. Within this process a lock per
+function orders the writers; should another process have written first, the commit's conflict makes ``change`` read what is there now and
+apply the function again, so no update is ever lost.
+
+``applied`` hooks run in the same step in which memory changes, before any other task can look: whoever reads a function as Active finds
+it in the data plane too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from lambent.arn import FunctionArn
+from lambent.control.function_configuration import FunctionRecord
+from lambent.errors import PlatformFault
+from lambent.store.contract import ABSENT, Delete, Put, Record, Store, StoreConflict
+
+KIND = "function"
+ATTEMPTS = 100
+
+Mutate = Callable[[FunctionRecord | None], FunctionRecord | None]
+Applied = Callable[[FunctionRecord | None, FunctionRecord | None], None]
+
+
+@dataclass(slots=True)
+class _Scope:
+    """The functions of one account and Region: their names in order, and the bytes of their unzipped code."""
+
+    names: list[str] = field(default_factory=list)
+    unzipped: int = 0
+
+
+@dataclass(slots=True)
+class _Gate:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0
+
+
+class FunctionTable:
+    """``load`` first."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._records: dict[str, tuple[FunctionRecord, int]] = {}
+        self._scopes: dict[tuple[str, str], _Scope] = {}
+        self._codes: Counter[str] = Counter()
+        self._gates: dict[str, _Gate] = {}
+
+    async def load(self) -> None:
+        """Read every function from the store."""
+        after = ""
+        while page := await self._store.scan(KIND, "", after):
+            for record in page:
+                self._show(record.key, _read(record))
+            after = page[-1].key
+
+    def get(self, arn: FunctionArn) -> FunctionRecord | None:
+        found = self._records.get(key_of(arn))
+        return None if found is None else found[0]
+
+    def __iter__(self) -> Iterator[FunctionRecord]:
+        return (record for record, _ in list(self._records.values()))
+
+    def page(self, account: str, region: str, after: str, limit: int) -> tuple[list[FunctionRecord], bool]:
+        """Up to ``limit`` functions whose names sort behind ``after``, and whether there are more."""
+        names = self._scope(account, region).names
+        start = bisect.bisect_right(names, after)
+        chosen = names[start : start + limit]
+        return [self._records[f"{account}/{region}/{name}"][0] for name in chosen], start + limit < len(names)
+
+    def usage(self, account: str, region: str) -> tuple[int, int]:
+        """How many functions there are, and the bytes of their unzipped code."""
+        scope = self._scope(account, region)
+        return len(scope.names), scope.unzipped
+
+    def uses(self, sha256: str) -> bool:
+        """Whether any function refers to this code."""
+        return self._codes[sha256] > 0
+
+    async def change(self, arn: FunctionArn, mutate: Mutate, applied: Applied | None = None) -> FunctionRecord | None:
+        """Replace the function by what ``mutate`` makes of it, durably; gives the new record.
+
+        ``mutate`` gets the record as it stands (``None``: there is none) and gives the one to store (``None``: delete it, the same
+        object: leave it). It may be called again after a conflict and may refuse by raising. ``applied`` gets both.
+        """
+        key = key_of(arn)
+        gate = self._gates.setdefault(key, _Gate())
+        gate.wanted += 1
+        try:
+            async with gate.lock:
+                return await self._change(key, mutate, applied)
+        finally:
+            gate.wanted -= 1
+            if not gate.wanted:
+                del self._gates[key]
+
+    async def _change(self, key: str, mutate: Mutate, applied: Applied | None) -> FunctionRecord | None:
+        for _ in range(ATTEMPTS):
+            before, revision = self._records.get(key, (None, ABSENT))
+            after = mutate(before)
+            if after is before:
+                return after
+            try:
+                if after is None:
+                    await self._store.commit(Delete(KIND, key, revision))
+                else:
+                    [revision] = await self._store.commit(Put(KIND, key, after.to_document(), revision))
+            except StoreConflict:
+                found = await self._store.get(KIND, key)
+                self._show(key, None if found is None else _read(found))
+                continue
+            self._show(key, None if after is None else (after, revision))
+            if applied is not None:
+                applied(before, after)
+            return after
+        raise PlatformFault(f"function {key}: {ATTEMPTS} commits in a row met a newer revision")
+
+    def _show(self, key: str, entry: tuple[FunctionRecord, int] | None) -> None:
+        account, region, name = key.split("/")
+        scope = self._scope(account, region)
+        before = self._records.pop(key, None)
+        if before is not None:
+            scope.unzipped -= before[0].unzipped
+            self._codes.subtract(before[0].codes())
+        if entry is not None:
+            self._records[key] = entry
+            scope.unzipped += entry[0].unzipped
+            self._codes.update(entry[0].codes())
+        if (before is None) != (entry is None):
+            if entry is None:
+                del scope.names[bisect.bisect_left(scope.names, name)]
+            else:
+                bisect.insort(scope.names, name)
+        if before is not None:
+            for sha256 in before[0].codes():
+                if self._codes[sha256] <= 0:
+                    del self._codes[sha256]
+
+    def _scope(self, account: str, region: str) -> _Scope:
+        return self._scopes.setdefault((account, region), _Scope())
+
+
+def key_of(arn: FunctionArn) -> str:
+    return f"{arn.account}/{arn.region}/{arn.name}"
+
+
+def _read(record: Record) -> tuple[FunctionRecord, int]:
+    return FunctionRecord.from_document(record.value), record.revision

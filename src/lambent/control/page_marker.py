@@ -1,0 +1,31 @@
+"""Markers of paginated lists: opaque to callers, and good after a restart, since they say where to go on and nothing else (contract 01 §6.1)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from lambent.errors import invalid_parameter
+
+_PREFIX = "lambent/1/"
+
+
+def encode(list_name: str, after: str) -> str:
+    """A marker for ``list_name`` that goes on behind the item ``after``."""
+    return base64.urlsafe_b64encode(f"{_PREFIX}{list_name}/{after}".encode()).decode()
+
+
+def decode(list_name: str, marker: str) -> str:
+    """What ``encode`` was given. Raises IPV for anything that it did not make for the same list."""
+    try:
+        text = base64.b64decode(marker.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise _invalid(marker) from error
+    start = f"{_PREFIX}{list_name}/"
+    if not text.startswith(start) or encode(list_name, text.removeprefix(start)) != marker:
+        raise _invalid(marker)
+    return text.removeprefix(start)
+
+
+def _invalid(marker: str) -> Exception:
+    return invalid_parameter(f"The marker '{marker[:200]}' is not valid for this operation.")
