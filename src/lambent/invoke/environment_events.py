@@ -1,0 +1,235 @@
+"""The words of ``environment_state``: what can happen to an execution environment, and what it can ask for.
+
+Times (``at``) are seconds of the monotonic clock. Nothing here is frozen, for speed; nobody changes one after it was made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lambent.errors import PlatformFault
+from lambent.sandbox.driver import SandboxExit
+
+# ---------------------------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(slots=True)
+class Started:
+    """The sandbox is there and its runtime has begun to initialise."""
+
+    at: float
+
+
+@dataclass(slots=True)
+class StartFailed:
+    """The driver could not make a sandbox."""
+
+    fault: PlatformFault
+
+
+@dataclass(slots=True)
+class InitDeadlinePassed:
+    at: float
+
+
+@dataclass(slots=True)
+class Assigned:
+    """An invocation for this environment. Its function timeout starts now."""
+
+    request_id: str
+    at: float
+
+
+@dataclass(slots=True)
+class NextFrame:
+    """The runtime asks for an invocation."""
+
+    at: float
+
+
+@dataclass(slots=True)
+class ResponseFrame:
+    """``head`` as it came: token, request id, content type, one a line. ``oversize`` is the true length of a body over the cap."""
+
+    head: str
+    body: bytes
+    at: float
+    oversize: int = 0
+
+
+@dataclass(slots=True)
+class ErrorFrame:
+    """``head``: token, request id, error type, X-Ray cause."""
+
+    head: str
+    body: bytes
+    at: float
+    oversize: int = 0
+
+
+@dataclass(slots=True)
+class InitErrorFrame:
+    """``error_type`` as the runtime named it, ``body`` its payload."""
+
+    error_type: str
+    body: bytes
+    at: float
+
+
+@dataclass(slots=True)
+class Exited:
+    """The runtime process ended; all that it had written has been fed before."""
+
+    how: SandboxExit
+    at: float
+
+
+@dataclass(slots=True)
+class Violated:
+    """What arrived is no conversation at all: a broken frame, or a closed channel with the process still there."""
+
+    detail: str
+    at: float
+
+
+@dataclass(slots=True)
+class Undeliverable:
+    """The invocation could not be handed over: nobody holds the other end, and not a byte of it was taken."""
+
+    at: float
+
+
+@dataclass(slots=True)
+class DeadlinePassed:
+    """The function's timeout is over."""
+
+    at: float
+
+
+@dataclass(slots=True)
+class IdleLong:
+    """Idle for long enough to be frozen."""
+
+
+@dataclass(slots=True)
+class Kill:
+    """The platform wants it gone: ``reason`` is for the story and for whoever was still waiting."""
+
+    reason: str
+    at: float
+
+
+Event = (
+    Started
+    | StartFailed
+    | InitDeadlinePassed
+    | Assigned
+    | NextFrame
+    | ResponseFrame
+    | ErrorFrame
+    | InitErrorFrame
+    | Exited
+    | Violated
+    | Undeliverable
+    | DeadlinePassed
+    | IdleLong
+    | Kill
+)
+
+# ---------------------------------------------------------------------------------------------------------------- instructions
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How an invocation ended. Times are monotonic seconds; ``init_s`` is set for the first one after a successful init phase.
+
+    ``status`` is what the report says: ``success``, ``error`` or ``timeout``. ``note`` is a log line of the platform that precedes END.
+    ``fault`` is set where the platform failed; there is no payload then.
+    """
+
+    payload: bytes = b""
+    content_type: str = "application/json"
+    function_error: bool = False
+    status: str = "success"
+    error_type: str = ""
+    note: str = ""
+    began_at: float = 0.0
+    ended_at: float = 0.0
+    init_s: float | None = None
+    fault: PlatformFault | None = None
+
+
+@dataclass(slots=True)
+class SendInvoke:
+    """Write the INVOKE frame of the assigned invocation, with this lease epoch."""
+
+    token: int
+
+
+@dataclass(slots=True)
+class Answer:
+    """Report the assigned invocation and answer it. Exactly one follows every ``Assigned`` that is not requeued."""
+
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class ReportInit:
+    """An init that failed: ``phase`` is ``init`` or ``invoke``, ``status`` ``error`` or ``timeout``."""
+
+    phase: str
+    status: str
+    seconds: float
+    error_type: str
+
+
+@dataclass(slots=True)
+class Gone:
+    """Nothing more will come of this environment. ``fault`` is set if it never came to be."""
+
+    reason: str
+    fault: PlatformFault | None = None
+
+
+@dataclass(slots=True)
+class StartSandbox:
+    """Make a fresh sandbox once the old one has gone."""
+
+
+@dataclass(slots=True)
+class KillSandbox:
+    """Drop the sandbox with all that runs in it."""
+
+
+@dataclass(slots=True)
+class Freeze: ...
+
+
+@dataclass(slots=True)
+class Thaw: ...
+
+
+@dataclass(slots=True)
+class Requeue:
+    """Take the assigned invocation back: it never arrived."""
+
+
+@dataclass(slots=True)
+class Ready:
+    """Free for an invocation."""
+
+
+@dataclass(slots=True)
+class ReadyBroken:
+    """Init failed: good for one invocation that needs the second attempt, and for nothing else."""
+
+
+Instruction = SendInvoke | Answer | ReportInit | Gone | StartSandbox | KillSandbox | Freeze | Thaw | Requeue | Ready | ReadyBroken
+
+START_SANDBOX = StartSandbox()
+KILL_SANDBOX = KillSandbox()
+FREEZE = Freeze()
+THAW = Thaw()
+REQUEUE = Requeue()
+READY = Ready()
+READY_BROKEN = ReadyBroken()

@@ -1,0 +1,39 @@
+"""An accepted invocation on its way: what the front door hands to the pools, and what an environment answers.
+
+A job carries all that its run needs, the future of the answer included, so that from here on no task of the caller is involved: a
+caller that goes away takes nothing with it (contract 02 §2.3), and a warm run costs no task switch between lease and send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from lambent.function_version import FunctionVersion
+from lambent.invoke.admission import Permit
+from lambent.invoke.invocation import Invocation, InvocationResult
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """``deliveries`` counts the environments that it was handed to; a second one only follows a hand-over that provably never arrived."""
+
+    call: Invocation
+    version: FunctionVersion
+    payload: bytes
+    trace: str
+    permit: Permit
+    future: asyncio.Future[InvocationResult]
+    deliveries: int = 0
+
+    def resolve(self, result: InvocationResult) -> None:
+        """Give the permit back and the answer out. Whoever waited may be gone; that is no error."""
+        self.permit.release()
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        """Give the permit back and raise ``error`` where the answer is awaited."""
+        self.permit.release()
+        if not self.future.done():
+            self.future.set_exception(error)

@@ -1,0 +1,168 @@
+"""What a sandbox prints, on its way from the pipe to the log store: in order, bounded, and never late for its report.
+
+Two things make lines wait in the pipe, and both are meant. A read takes a bounded chunk and then lets the loop turn, so that a chatty function slows no
+neighbour. And a function that prints more than ``BURST`` bytes and then more than ``RATE`` bytes a second is read no faster than that: the pipe
+fills, and ``write`` blocks inside the sandbox, which is where the cost belongs. Nothing is queued in the node, since the sink takes lines at once.
+
+Before a frame counts, ``drain`` empties the pipe, because what the runtime wrote before the frame is in there by then (the driver's promise). It takes
+no more than the pipe holds: a thread that goes on printing cannot keep it busy.
+
+The platform's own lines pass through here too, so that START, the function's lines, END and REPORT reach the stream in order. START waits
+for company: it goes out with the lines that follow, or by ``flush`` when an invocation takes long, so that a short one costs a single write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+
+from lambent.clock import Clock, Timer
+from lambent.observe.log_lines import LineSplitter, LogTail
+from lambent.observe.log_sink import LogSink, LogStream
+
+CHUNK = 65_536
+BURST = 4 * 1024 * 1024
+RATE = 2 * 1024 * 1024
+PAUSE = 0.05
+_PIPE = 65_536
+
+
+class LogPump:
+    """Reads one pipe at a time and writes one log stream."""
+
+    __slots__ = ("_budget", "_clock", "_fd", "_loop", "_pending", "_refilled", "_resume", "_sink", "_size", "_splitter", "_stream", "_tail")
+
+    def __init__(self, stream: LogStream, sink: LogSink, clock: Clock) -> None:
+        self._stream = stream
+        self._sink = sink
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fd = -1
+        self._size = _PIPE
+        self._splitter = LineSplitter()
+        self._pending: list[tuple[int, str]] = []
+        self._tail: LogTail | None = None
+        self._budget = float(BURST)
+        self._refilled = 0.0
+        self._resume: Timer | None = None
+
+    def attach(self, fd: int) -> None:
+        """Read ``fd``, non-blocking, from now on."""
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            self._size = max(fcntl.fcntl(fd, getattr(fcntl, "F_GETPIPE_SZ", 1032)), _PIPE)
+        self._budget, self._refilled = float(BURST), self._clock.monotonic()
+        self._loop.add_reader(fd, self._readable)
+
+    def detach(self) -> int:
+        """Stop reading and give the descriptor back; -1 if there is none."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._pause(fd)
+        return fd
+
+    def start(self, line: str, keep_tail: bool) -> None:
+        """The first line of an invocation. Only what is written from here on is in its tail."""
+        self._tail = LogTail() if keep_tail else None
+        self.platform(line)
+
+    def platform(self, line: str) -> None:
+        """A line of the platform's. What the function has left unfinished stands before it as a line of its own."""
+        if self._tail is not None:
+            self._tail.add(line.encode())
+        self._pending.append((int(self._clock.now() * 1000), line))
+
+    def finish(self) -> bytes:
+        """The invocation is over: write everything out, and give its tail."""
+        tail, self._tail = self._tail, None
+        self.flush()
+        return b"" if tail is None else tail.value()
+
+    def drain(self) -> None:
+        """Take what is in the pipe now, up to what a pipe can hold."""
+        fd = self._fd
+        if fd < 0:
+            return
+        left = self._size
+        while left > 0:
+            try:
+                data = os.read(fd, CHUNK)
+            except BlockingIOError:
+                break
+            except OSError:
+                break
+            if not data:
+                self._pause(fd)
+                break
+            left -= len(data)
+            self._take(data)
+
+    def end_line(self) -> None:
+        """Whatever lacks its line feed is a line now."""
+        rest = self._splitter.flush()
+        if rest:
+            stamp = int(self._clock.now() * 1000)
+            self._pending.extend((stamp, line) for line in rest)
+
+    def flush(self) -> None:
+        """Hand the lines over."""
+        if self._pending:
+            lines, self._pending = self._pending, []
+            self._sink.write(self._stream, lines)
+
+    def last_words(self, fd: int) -> None:
+        """Read a detached pipe whose writers are dead, hand over what is left, and close it."""
+        self._fd = fd
+        left, size = self._size * 2, self._size
+        self.drain()
+        self._fd = -1
+        del left, size
+        self.end_line()
+        self.flush()
+        os.close(fd)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._fd, CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._pause(self._fd)
+            return
+        self._take(data)
+        self.flush()
+        if self._budget <= 0:
+            self._throttle()
+
+    def _take(self, data: bytes) -> None:
+        self._budget -= len(data)
+        if self._tail is not None:
+            self._tail.add(data)
+        stamp = int(self._clock.now() * 1000)
+        self._pending.extend((stamp, line) for line in self._splitter.feed(data))
+
+    def _throttle(self) -> None:
+        now = self._clock.monotonic()
+        self._budget = min(self._budget + (now - self._refilled) * RATE, float(BURST))
+        self._refilled = now
+        if self._budget > 0:
+            return
+        self._pause(self._fd)
+        self._resume = self._clock.call_later(max(-self._budget / RATE, PAUSE), self._go_on)
+
+    def _go_on(self) -> None:
+        self._resume = None
+        if self._fd >= 0 and self._loop is not None:
+            self._loop.add_reader(self._fd, self._readable)
+
+    def _pause(self, fd: int) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        if self._loop is not None:
+            self._loop.remove_reader(fd)

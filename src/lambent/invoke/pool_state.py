@@ -1,0 +1,390 @@
+"""The pool of execution environments of one function version (and tenant), as a pure machine: who runs where.
+
+**Leasing.** A job takes the environment that went idle last: it is the warmest, and the others grow old undisturbed and can be reaped.
+If none is idle, the job waits in order of arrival and one more environment is started for it. On AWS a cold start is bound to its
+request. Here whichever environment is free first takes the job that has waited longest, be it a fresh one or one that just finished:
+nobody waits longer than on AWS, most wait less, and the spare start is there for the next job, which is counted on before another is
+started. Two laws follow, and the tests hold the machine to them after every step: while jobs wait, at least as many environments are
+starting; and there are never more environments than there have been jobs in flight at once, which the permits bound.
+
+**Init failures.** An environment whose init failed is good for one job, which pays for the second attempt (see ``environment_state``).
+With nobody waiting it is thrown away.
+
+**Idling.** ``idle`` is ordered by the time of going idle, oldest first; the frozen ones are always its head, so that a ``Tick`` looks
+only at what it changes. Freezing is lazy: an environment that is busy again at once pays nothing.
+
+**Draining.** When the version changes, the pool's key is stale: what is idle stops at once, what is busy stops when it is free, jobs
+that were accepted before still run on what they were accepted for, and nothing new comes in, since ``Submit`` is no word that a
+draining pool knows. ``Abort`` is the end of patience: everything stops, and whoever waited gets the fault.
+
+Two tables: what a pool hears, by phase; and what it hears about one environment, by the state of its slot.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from lambent.errors import IllegalTransition, PlatformFault
+
+
+class Phase(StrEnum):
+    """Where a pool stands."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class SlotState(StrEnum):
+    """Where an environment stands, as far as the pool cares."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPING = "stopping"
+
+
+# ------------------------------------------------------------------------------------------------------------- events (the pool)
+
+
+@dataclass(slots=True)
+class Submit:
+    """A job that holds a permit. The machine never looks into it."""
+
+    job: Any
+
+
+@dataclass(slots=True)
+class Resubmit:
+    """A job that was begun but never arrived: its environment had died while idle. It was accepted, so it runs even while draining."""
+
+    job: Any
+
+
+@dataclass(slots=True)
+class Tick:
+    """Time to look at who has been idle for how long. All in monotonic seconds."""
+
+    at: float
+    freeze_after: float
+    idle_after: float
+
+
+@dataclass(slots=True)
+class Drain:
+    """The key is stale, or the node stops."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Abort:
+    """Everything stops now."""
+
+    fault: PlatformFault
+
+
+# ------------------------------------------------------------------------------------------------------ events (one environment)
+
+
+@dataclass(slots=True)
+class Free:
+    """It can take a job: init has succeeded, or an invocation has ended."""
+
+    slot: int
+    at: float
+
+
+@dataclass(slots=True)
+class FreeBroken:
+    """Its init failed; it can take one job, which will try again."""
+
+    slot: int
+
+
+@dataclass(slots=True)
+class Ended:
+    """It is no more. ``fault`` is set if it never came to be."""
+
+    slot: int
+    fault: PlatformFault | None = None
+
+
+Event = Submit | Resubmit | Tick | Drain | Abort | Free | FreeBroken | Ended
+
+# ---------------------------------------------------------------------------------------------------------------- instructions
+
+
+@dataclass(slots=True)
+class Begin:
+    """Hand the job to the environment."""
+
+    slot: int
+    job: Any
+
+
+@dataclass(slots=True)
+class Start:
+    """Start an environment and call it ``slot``."""
+
+    slot: int
+
+
+@dataclass(slots=True)
+class FreezeSlot:
+    slot: int
+
+
+@dataclass(slots=True)
+class Stop:
+    slot: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Fail:
+    """The job will not run."""
+
+    job: Any
+    fault: PlatformFault
+
+
+@dataclass(slots=True)
+class Retire:
+    """The pool is empty and closed: forget it."""
+
+
+Instruction = Begin | Start | FreezeSlot | Stop | Fail | Retire
+RETIRE = Retire()
+
+# ------------------------------------------------------------------------------------------------------------------ the tables
+
+POOL_TABLE: dict[tuple[Phase, type[Any]], tuple[str, tuple[Phase, ...]]] = {
+    (Phase.OPEN, Submit): ("submit", (Phase.OPEN,)),
+    (Phase.OPEN, Resubmit): ("resubmit", (Phase.OPEN,)),
+    (Phase.OPEN, Tick): ("tick", (Phase.OPEN, Phase.CLOSED)),
+    (Phase.OPEN, Drain): ("drain", (Phase.DRAINING, Phase.CLOSED)),
+    (Phase.OPEN, Abort): ("abort", (Phase.DRAINING, Phase.CLOSED)),
+    (Phase.DRAINING, Resubmit): ("resubmit", (Phase.DRAINING,)),
+    (Phase.DRAINING, Tick): ("ignore", (Phase.DRAINING,)),
+    (Phase.DRAINING, Drain): ("ignore", (Phase.DRAINING,)),
+    (Phase.DRAINING, Abort): ("abort", (Phase.DRAINING, Phase.CLOSED)),
+    (Phase.CLOSED, Tick): ("ignore", (Phase.CLOSED,)),
+    (Phase.CLOSED, Drain): ("ignore", (Phase.CLOSED,)),
+    (Phase.CLOSED, Abort): ("ignore", (Phase.CLOSED,)),
+}
+
+_GONE = None  # the slot is removed
+SLOT_TABLE: dict[tuple[SlotState, type[Any]], tuple[str, tuple[SlotState | None, ...]]] = {
+    (SlotState.STARTING, Free): ("offer", (SlotState.BUSY, SlotState.IDLE, SlotState.STOPPING)),
+    (SlotState.STARTING, FreeBroken): ("offer_broken", (SlotState.BUSY, SlotState.STOPPING)),
+    (SlotState.STARTING, Ended): ("lose_start", (_GONE,)),
+    (SlotState.BUSY, Free): ("offer", (SlotState.BUSY, SlotState.IDLE, SlotState.STOPPING)),
+    (SlotState.BUSY, Ended): ("lose", (_GONE,)),
+    (SlotState.IDLE, Ended): ("lose_idle", (_GONE,)),
+    (SlotState.STOPPING, Ended): ("lose", (_GONE,)),
+}
+
+_NOTHING: tuple[Instruction, ...] = ()
+_STORY = 32
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One environment. ``since`` is when it went idle, if it is."""
+
+    number: int
+    state: SlotState
+    since: float = 0.0
+
+
+class PoolMachine:
+    """Feed it events with ``handle``; carry out what it returns, in order. Nothing else changes its state."""
+
+    __slots__ = ("_history", "_numbers", "frozen", "idle", "name", "phase", "reason", "slots", "starting", "waiting")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.phase = Phase.OPEN
+        self.reason = ""  # why it drains
+        self.slots: dict[int, Slot] = {}
+        self.idle: list[Slot] = []  # by ``since``, oldest first; the first ``frozen`` of them are frozen
+        self.frozen = 0
+        self.starting = 0
+        self.waiting: deque[Any] = deque()
+        self._numbers = 0
+        self._history: deque[tuple[str, str, int]] = deque(maxlen=_STORY)
+
+    def handle(self, event: Event) -> Sequence[Instruction]:
+        """Take one event. Raises ``IllegalTransition``."""
+        kind = type(event)
+        if kind in _ABOUT_SLOTS:
+            return self._handle_slot(event)
+        action = _POOL_ACTIONS[self.phase].get(kind)
+        if action is None:
+            raise IllegalTransition(f"pool {self.name}", self.phase, kind.__name__, self.story())
+        self._history.append((self.phase, kind.__name__, 0))
+        instructions: Sequence[Instruction] = action(self, event)
+        return instructions
+
+    def _handle_slot(self, event: Any) -> Sequence[Instruction]:
+        kind = type(event)
+        slot = self.slots.get(event.slot)
+        action = None if slot is None else _SLOT_ACTIONS[slot.state].get(kind)
+        if slot is None or action is None:
+            state = f"slot {event.slot} {'gone' if slot is None else slot.state}"
+            raise IllegalTransition(f"pool {self.name}", state, kind.__name__, self.story())
+        self._history.append((slot.state, kind.__name__, slot.number))
+        instructions: Sequence[Instruction] = action(self, slot, event)
+        return instructions
+
+    def story(self) -> str:
+        """The last events, oldest first, one a line."""
+        lines = [f"  {state}: {event}{f' of {slot}' if slot else ''}" for state, event, slot in self._history]
+        return "\n".join([*lines, f"  {self.phase}: {len(self.slots)} environments, {len(self.waiting)} waiting"])
+
+    @property
+    def unfrozen(self) -> int:
+        """How many idle environments a coming ``Tick`` may freeze."""
+        return len(self.idle) - self.frozen
+
+    # -------------------------------------------------------------------------------------------------------- the pool
+
+    def submit(self, event: Submit) -> Sequence[Instruction]:
+        idle = self.idle
+        if idle:
+            slot = idle.pop()
+            if self.frozen > len(idle):  # noqa: PLR1730  (min() is a call, and this is the hot path)
+                self.frozen = len(idle)
+            slot.state = SlotState.BUSY
+            return (Begin(slot.number, event.job),)
+        self.waiting.append(event.job)
+        return self._start_if_short()
+
+    def resubmit(self, event: Resubmit) -> Sequence[Instruction]:
+        """It has waited longest, and goes first."""
+        if self.idle:
+            return self.submit(Submit(event.job))
+        self.waiting.appendleft(event.job)
+        return self._start_if_short()
+
+    def _start_if_short(self) -> Sequence[Instruction]:
+        return _NOTHING if self.starting >= len(self.waiting) else (self._start(),)
+
+    def _start(self) -> Start:
+        self._numbers += 1
+        self.slots[self._numbers] = Slot(self._numbers, SlotState.STARTING)
+        self.starting += 1
+        return Start(self._numbers)
+
+    def tick(self, event: Tick) -> Sequence[Instruction]:
+        instructions: list[Instruction] = []
+        oldest = event.at - event.idle_after
+        reaped = 0
+        for slot in self.idle:
+            if slot.since > oldest:
+                break
+            reaped += 1
+            instructions.append(self._stop(slot, "idle for too long"))
+        del self.idle[:reaped]
+        self.frozen = max(self.frozen - reaped, 0)
+        newest = event.at - event.freeze_after
+        while self.frozen < len(self.idle) and self.idle[self.frozen].since <= newest:
+            instructions.append(FreezeSlot(self.idle[self.frozen].number))
+            self.frozen += 1
+        if not self.slots:
+            self.phase = Phase.CLOSED
+            instructions.append(RETIRE)
+        return instructions
+
+    def drain(self, event: Drain) -> Sequence[Instruction]:
+        self.phase = Phase.DRAINING
+        self.reason = event.reason
+        return (*self._stop_idle(event.reason), *self._retire_if_empty())
+
+    def abort(self, event: Abort) -> Sequence[Instruction]:
+        self.phase = Phase.DRAINING
+        self.reason = event.fault.message
+        instructions: list[Instruction] = [Fail(job, event.fault) for job in self.waiting]
+        self.waiting.clear()
+        instructions += self._stop_idle(self.reason)
+        for slot in self.slots.values():
+            if slot.state in {SlotState.STARTING, SlotState.BUSY}:
+                self.starting -= slot.state is SlotState.STARTING
+                instructions.append(self._stop(slot, self.reason))
+        return (*instructions, *self._retire_if_empty())
+
+    def ignore(self, event: Event) -> Sequence[Instruction]:
+        return _NOTHING
+
+    # -------------------------------------------------------------------------------------------------- one environment
+
+    def offer(self, slot: Slot, event: Free) -> Sequence[Instruction]:
+        if slot.state is SlotState.STARTING:
+            self.starting -= 1
+        if self.waiting:
+            slot.state = SlotState.BUSY
+            return (Begin(slot.number, self.waiting.popleft()),)
+        if self.phase is not Phase.OPEN:
+            return (self._stop(slot, self.reason),)
+        slot.state = SlotState.IDLE
+        slot.since = event.at
+        self.idle.append(slot)
+        return _NOTHING
+
+    def offer_broken(self, slot: Slot, event: FreeBroken) -> Sequence[Instruction]:
+        self.starting -= 1
+        if self.waiting:
+            slot.state = SlotState.BUSY
+            return (Begin(slot.number, self.waiting.popleft()),)
+        return (self._stop(slot, "its init failed and nobody waits"),)
+
+    def lose_start(self, slot: Slot, event: Ended) -> Sequence[Instruction]:
+        """A start that failed takes the job that has waited longest with it, unless another start is there for that one."""
+        self.starting -= 1
+        del self.slots[slot.number]
+        if self.starting >= len(self.waiting):
+            return self._retire_if_empty()
+        fault = event.fault or PlatformFault("The execution environment ended before it was ready", self.story())
+        return (Fail(self.waiting.popleft(), fault), *self._retire_if_empty())
+
+    def lose(self, slot: Slot, event: Ended) -> Sequence[Instruction]:
+        del self.slots[slot.number]
+        return self._retire_if_empty()
+
+    def lose_idle(self, slot: Slot, event: Ended) -> Sequence[Instruction]:
+        place = self.idle.index(slot)
+        del self.idle[place]
+        self.frozen -= place < self.frozen
+        return self.lose(slot, event)
+
+    # ---------------------------------------------------------------------------------------------------------- helpers
+
+    def _stop(self, slot: Slot, reason: str) -> Stop:
+        slot.state = SlotState.STOPPING
+        return Stop(slot.number, reason)
+
+    def _stop_idle(self, reason: str) -> list[Instruction]:
+        instructions: list[Instruction] = [self._stop(slot, reason) for slot in self.idle]
+        self.idle.clear()
+        self.frozen = 0
+        return instructions
+
+    def _retire_if_empty(self) -> Sequence[Instruction]:
+        if self.phase is not Phase.DRAINING or self.slots or self.waiting:
+            return _NOTHING
+        self.phase = Phase.CLOSED
+        return (RETIRE,)
+
+
+_ABOUT_SLOTS = frozenset({Free, FreeBroken, Ended})
+_POOL_ACTIONS: dict[Phase, dict[type[Any], Any]] = {
+    phase: {event: getattr(PoolMachine, action) for (at, event), (action, _) in POOL_TABLE.items() if at is phase} for phase in Phase
+}
+_SLOT_ACTIONS: dict[SlotState, dict[type[Any], Any]] = {
+    state: {event: getattr(PoolMachine, action) for (at, event), (action, _) in SLOT_TABLE.items() if at is state} for state in SlotState
+}

@@ -1,0 +1,85 @@
+"""The function versions that this node can run, in memory: where a name and a qualifier become an immutable value.
+
+The control plane writes here after its own commit; the front door reads here and nowhere else, so that a warm invocation touches no
+database. A change replaces a value as a whole, and listeners hear of it at once, in the same call: pools drain by comparing environment
+keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from lambent.arn import LATEST, FunctionArn
+from lambent.errors import conflict, not_found
+from lambent.function_version import FunctionVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a listener hears: ``before`` is ``None`` for a new version, ``after`` for a removed one."""
+
+    before: FunctionVersion | None
+    after: FunctionVersion | None
+
+
+Listener = Callable[[Change], None]
+
+
+class Registry:
+    """Versions by function and qualifier."""
+
+    def __init__(self) -> None:
+        self._functions: dict[tuple[str, str, str], dict[str, FunctionVersion]] = {}
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` after every change."""
+        self._listeners.append(listener)
+
+    def put(self, version: FunctionVersion) -> None:
+        """Add a version or replace it. A value without an ``environment_key`` gets its own."""
+        if not version.environment_key:
+            version = replace(version, environment_key=version.keyed())
+        versions = self._functions.setdefault(_key(version.arn), {})
+        before = versions.get(version.version)
+        versions[version.version] = version
+        self._tell(Change(before, version))
+
+    def remove(self, arn: FunctionArn, version: str | None = None) -> None:
+        """Forget one version, or the whole function. What is not there is no error."""
+        versions = self._functions.get(_key(arn), {})
+        gone = list(versions) if version is None else [version] if version in versions else []
+        changes = [Change(versions.pop(name), None) for name in gone]
+        if not versions:
+            self._functions.pop(_key(arn), None)
+        for change in changes:
+            self._tell(change)
+
+    def resolve(self, target: FunctionArn) -> FunctionVersion:
+        """The version that ``target`` means; no qualifier means ``$LATEST``.
+
+        Raises ``ClientFault``: 404 with Invoke's own text (contract 01 §2), 409 while the version cannot run (contract 01 §3).
+        """
+        versions = self._functions.get((target.account, target.region, target.name))
+        qualifier = target.qualifier or LATEST
+        found = versions.get(qualifier) if versions is not None else None
+        if found is None:
+            raise not_found(f"Function not found: {target.qualified(qualifier)}")
+        if found.state != "Active":
+            raise conflict(
+                f"The operation cannot be performed at this time. The function is currently in the following state: {found.state}"
+            )
+        return found
+
+    def __iter__(self) -> Iterator[FunctionVersion]:
+        for versions in self._functions.values():
+            yield from versions.values()
+
+    def _tell(self, change: Change) -> None:
+        for listener in self._listeners:
+            listener(change)
+
+
+def _key(arn: FunctionArn) -> tuple[str, str, str]:
+    return (arn.account, arn.region, arn.name)
