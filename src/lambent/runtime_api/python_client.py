@@ -1,0 +1,425 @@
+"""The Python runtime inside the sandbox: AWS's ``awslambdaric`` over frames instead of HTTP.
+
+This file is seen in the sandbox as ``/var/runtime/lambent_runtime_client.py``. It stands alone: the standard library and
+``awslambdaric`` are all that it may import, and it runs on CPython 3.8 to 3.14. Handler loading, error payloads, log lines and the
+invocation loop are AWS's own code (``awslambdaric.bootstrap``); what is ours is
+
+* ``Channel``: the frames of ``runtime_api/frames.py`` over a blocking descriptor. An answer is held back until the loop asks for the
+  next event and then leaves in one write with the NEXT frame, so that an invocation costs one read and one write.
+* ``FrameClient``: the runtime client that ``bootstrap.run`` drives. The frame's token travels as AWS's "invocation id", which
+  ``bootstrap`` hands back with the answer; so an answer carries the token of the event that it belongs to.
+* ``CompiledMarshaller``: AWS's marshaller is built on simplejson, whose C part exists for one interpreter version only and is
+  otherwise several times slower than the standard library's. Values for which both give the same text go to the standard library;
+  everything else, every error among it, goes to AWS's code (contract 03 §7).
+* ``preload`` and ``run``: ``preload`` happens once in a zygote, before anything is known of a function; ``run`` happens in the forked child
+  and settles all that depends on its environment: search path, time zone, log format.
+
+What ``awslambdaric`` reads from the environment while it is imported (the log format and level) is settled again by running its module
+body once more, and only when the function asks for something else than the defaults.
+
+User code shares this process and may do to it what it likes; the node trusts nothing that it hears from here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import importlib
+import json
+import marshal
+import os
+import random
+import site
+import struct
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+from awslambdaric import bootstrap
+from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient, InvocationRequest, LambdaRuntimeClient
+from awslambdaric.lambda_runtime_marshaller import LambdaMarshaller, to_json
+
+_HEADER = struct.Struct(">BII")
+_INVOKE, _NEXT, _RESPONSE, _ERROR, _INIT_ERROR = 0x01, 0x11, 0x12, 0x13, 0x14
+_NEXT_FRAME = _HEADER.pack(_NEXT, 0, 0)
+_BUFFER = bytearray(65_536)  # made before the fork: a child dirties only the pages that its events fill
+_JOIN_BELOW = 32_768  # bytes; larger answers are not copied into one piece
+_XRAY_CAUSE_MAX = 1_048_576
+_STDLIB = os.path.dirname(os.__file__)
+
+PRELOADED = (
+    "asyncio",
+    "base64",
+    "boto3",
+    "boto3.dynamodb.transform",
+    "boto3.dynamodb.types",
+    "boto3.s3.inject",
+    "boto3.s3.transfer",
+    "concurrent.futures.thread",
+    "csv",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "gzip",
+    "hashlib",
+    "hmac",
+    "http.client",
+    "simplejson.raw_json",
+    "snapshot_restore_py",
+    "socket",
+    "ssl",
+    "tempfile",
+    "traceback",
+    "typing",
+    "urllib.request",
+    "uuid",
+    "zipfile",
+)
+
+
+class Channel:
+    """Frames over the blocking end of a stream socket. Ends the process quietly when the node has gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        os.set_blocking(descriptor, True)
+        self._descriptor = descriptor
+        self._view = memoryview(_BUFFER)
+        self._target = [self._view]
+        self._held = 0  # bytes in the buffer that belong to the next frame
+
+    def receive(self) -> tuple[str, bytes]:
+        """Wait for an INVOKE frame; give its head and its body."""
+        have, self._held = self._held, 0
+        while have < _HEADER.size:
+            have += self._read(self._target if not have else [self._view[have:]])
+        kind, head_length, body_length = _HEADER.unpack_from(_BUFFER)
+        if kind != _INVOKE:
+            raise RuntimeError(f"unexpected frame {kind:#x} from the platform")
+        start = _HEADER.size + head_length
+        end = start + body_length
+        if end <= len(_BUFFER):
+            while have < end:
+                have += self._read([self._view[have:]])
+            head, body = str(self._view[_HEADER.size : start], "utf-8"), bytes(self._view[start:end])
+            if have > end:
+                self._held = have - end
+                _BUFFER[: self._held] = _BUFFER[end:have]
+            return head, body
+        frame = self._receive_large(have, end)
+        return str(frame[_HEADER.size : start], "utf-8"), frame[start:]
+
+    def send(self, parts: list[bytes]) -> None:
+        """Write all of ``parts``, in one system call where the socket takes them."""
+        try:
+            if sum(map(len, parts)) < _JOIN_BELOW:
+                parts = [b"".join(parts)]
+                sent = os.write(self._descriptor, parts[0])
+            else:
+                sent = os.writev(self._descriptor, parts)
+            if sent == len(parts[0]) and len(parts) == 1:
+                return
+            views = [memoryview(part) for part in parts]
+            while True:
+                while views and sent >= len(views[0]):
+                    sent -= len(views.pop(0))
+                if not views:
+                    return
+                views[0] = views[0][sent:]
+                sent = os.writev(self._descriptor, views)
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)
+
+    def _receive_large(self, have: int, end: int) -> bytes:
+        chunks = [bytes(self._view[:have])]
+        while have < end:
+            chunk = self._read_some(min(end - have, 1_048_576))
+            chunks.append(chunk)
+            have += len(chunk)
+        return b"".join(chunks)
+
+    def _read(self, target: list[memoryview]) -> int:
+        try:
+            count = os.readv(self._descriptor, target)
+        except ConnectionResetError:
+            count = 0
+        return count or os._exit(0)
+
+    def _read_some(self, most: int) -> bytes:
+        try:
+            chunk = os.read(self._descriptor, most)
+        except ConnectionResetError:
+            chunk = b""
+        return chunk or os._exit(0)
+
+
+class CompiledMarshaller(LambdaMarshaller):  # type: ignore[misc]
+    """AWS's marshaller, with the standard library's compiled JSON where it gives the same result.
+
+    ``marshal`` (the one of ``.pyc`` files) refuses everything but exact built-in types, and does so in C; so it is the cheap
+    proof that a value holds no named tuple, no subclass with its own habits, no Decimal and no cycle, all of which simplejson treats
+    in its own way. What it lets through and JSON does not know (bytes, sets) fails in ``_encode`` and goes to AWS's code as well.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._aws_encoder = self.jsonEncoder
+        self._encode = json.JSONEncoder(ensure_ascii=self.jsonEncoder.ensure_ascii, allow_nan=True).encode
+        self._decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+    def unmarshal_request(self, request: bytes | str, content_type: str | None = "application/json") -> Any:
+        if content_type == "application/json":
+            try:
+                return self._decode(request if isinstance(request, str) else str(request, "utf-8"))
+            except (ValueError, TypeError, RecursionError):
+                pass
+        return super().unmarshal_request(request, content_type)
+
+    def marshal_response(self, response: Any) -> tuple[bytes | str, str]:
+        if self.jsonEncoder is self._aws_encoder:  # function authors may replace it
+            try:
+                marshal.dumps(response, 2)
+                return self._encode(response), "application/json"
+            except (ValueError, TypeError, RecursionError):
+                pass
+        answer: tuple[bytes | str, str] = super().marshal_response(response)
+        return answer
+
+
+class FrameClient(LambdaRuntimeClient):  # type: ignore[misc]
+    """What ``bootstrap.run`` takes for a client of the Runtime API."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(os.environ.get("AWS_LAMBDA_RUNTIME_API", ""))
+        self._channel = channel
+        self._answer: list[bytes] = []
+
+    def wait_next_invocation(self) -> InvocationRequest:
+        """Send the answer that is held back, ask for the next event, and wait for it."""
+        answer, self._answer = self._answer, []
+        answer.append(_NEXT_FRAME)
+        self._channel.send(answer)
+        head, body = self._channel.receive()
+        token, request_id, deadline, arn, trace, tenant, cognito, client_context = head.split("\n", 7)
+        return InvocationRequest(
+            invoke_id=request_id,
+            x_amzn_trace_id=trace or None,
+            invoked_function_arn=arn,
+            deadline_time_in_ms=int(deadline),
+            client_context=client_context or None,
+            cognito_identity=cognito or None,
+            tenant_id=tenant or None,
+            content_type="application/json",
+            event_body=body,
+            invocation_id=token,
+        )
+
+    def post_invocation_result(
+        self,
+        invoke_id: str,
+        result_data: bytes | str,
+        content_type: str = "application/json",
+        invocation_id: str | None = None,
+    ) -> None:
+        body = result_data if isinstance(result_data, bytes) else result_data.encode("utf-8")
+        self._hold(_RESPONSE, "\n".join((invocation_id or "", invoke_id, _line(content_type))), body)
+
+    def post_invocation_error(
+        self,
+        invoke_id: str,
+        error_response_data: str,
+        xray_fault: str,
+        invocation_id: str | None = None,
+    ) -> None:
+        error_type = _line(json.loads(error_response_data).get("errorType", ""))
+        cause = xray_fault if len(xray_fault.encode()) < _XRAY_CAUSE_MAX else ""
+        self._hold(_ERROR, "\n".join((invocation_id or "", invoke_id, error_type, cause)), error_response_data.encode())
+
+    def post_init_error(self, error_response_data: dict[str, Any], error_type_override: str | None = None) -> None:
+        error_type = _line(error_type_override or error_response_data["errorType"])
+        self._channel.send(_frame(_INIT_ERROR, error_type, to_json(error_response_data).encode()))
+
+    def _hold(self, kind: int, head: str, body: bytes) -> None:
+        self._answer = _frame(kind, head, body)
+
+
+_preloaded: dict[str, bool] = {}  # top-level module names that preload brought in -> is it in the standard library
+_bootstrap_code = bootstrap.__loader__.get_code(bootstrap.__name__)
+
+
+def preload() -> None:
+    """Import what functions commonly import. Called once, in a zygote; what is not installed is left out."""
+    before = set(sys.modules)
+    for name in PRELOADED:
+        # absent, or too new for this interpreter: the function's own import will say so
+        with contextlib.suppress(ImportError, TypeError, SyntaxError):
+            importlib.import_module(name)
+    for name in set(sys.modules) - before:
+        top = name.partition(".")[0]
+        if top not in before:
+            file = getattr(sys.modules.get(top), "__file__", None) or _STDLIB
+            _preloaded[top] = file.startswith(_STDLIB)
+    if not hasattr(builtins, "exit"):  # an interpreter started with -S
+        site.setquit()
+        site.setcopyright()
+        site.sethelper()
+
+
+def run(descriptor: int, handler: str, environment: dict[str, str] | None = None) -> NoReturn:
+    """Be the runtime process: load ``handler``, answer events from ``descriptor``, and end this process.
+
+    For a forked child. ``environment``, if given, replaces the process environment. Ends as an interpreter would: exit status of
+    ``SystemExit``, 1 after an uncaught exception, with ``atexit`` functions run and non-daemon threads waited for; nothing of the caller's
+    stack is unwound.
+    """
+    status = 1
+    try:
+        if environment is not None:
+            os.environ.clear()
+            os.environ.update(environment)
+        serve(descriptor, handler)
+        status = 0
+    except SystemExit as end:
+        status = _exit_status(end)
+    except BaseException:  # as the interpreter does for its main module
+        sys.excepthook(*sys.exc_info())
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def serve(descriptor: int, handler: str) -> None:
+    """Settle what the environment decides, then hand over to AWS's loop. Raises what ends the process."""
+    channel = Channel(descriptor)
+    _settle_process()
+    _settle_logging()
+    BaseLambdaRuntimeClient.marshaller = CompiledMarshaller()
+    bootstrap.run(handler, FrameClient(channel))
+
+
+def search_path(environ: dict[str, str], inherited: list[str]) -> list[str]:
+    """``sys.path`` as on AWS: the function, layers, the runtime, the standard library; the host's own packages are not on it.
+
+    A ``PYTHONPATH`` of the user's takes the place of the layers' folders, as on AWS.
+    """
+    runtime_dir = environ.get("LAMBDA_RUNTIME_DIR", "/var/runtime")
+    task_root = environ.get("LAMBDA_TASK_ROOT", "/var/task")
+    python_path = environ.get("PYTHONPATH", runtime_dir)
+    layers, extra = _layer_folders(), []
+    if python_path != runtime_dir:
+        layers, extra = [], [entry for entry in python_path.split(os.pathsep) if entry and entry != runtime_dir]
+    archive = "python{}{}.zip".format(*sys.version_info[:2])
+    library = [
+        entry
+        for entry in inherited
+        if os.path.basename(entry) not in ("site-packages", "dist-packages")
+        and (entry == _STDLIB or entry.startswith(_STDLIB + os.sep) or os.path.basename(entry) == archive)
+    ]
+    return [task_root, *layers, runtime_dir, *extra, *library]
+
+
+def _settle_process() -> None:
+    environ = os.environ
+    runtime_dir = environ.setdefault("LAMBDA_RUNTIME_DIR", "/var/runtime")
+    task_root = environ.setdefault("LAMBDA_TASK_ROOT", "/var/task")
+    environ.setdefault("PYTHONPATH", runtime_dir)
+    time.tzset()
+    random.seed()  # siblings of one zygote must not share their dice
+    try:
+        os.chdir(task_root)
+    except OSError as error:
+        raise SystemExit(f"cannot enter {task_root}: {error}") from error
+    sys.argv[:] = [os.path.join(runtime_dir, "bootstrap.py")]
+    sys.path[:] = search_path(dict(environ), sys.path)
+    for folder in sys.path[: sys.path.index(runtime_dir)]:
+        _settle_folder(folder)
+    for stream, errors in ((sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def _settle_folder(folder: str) -> None:
+    """Honour what the function or a layer brings in ``folder``: path files, and modules of its own in place of preloaded ones."""
+    sys.path_importer_cache.pop(folder, None)
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    if any(name.endswith(".pth") for name in names):
+        site.addsitedir(folder)
+    shadowed = set()
+    for name in names:
+        top, _, suffix = name.partition(".")
+        if top in _preloaded and _is_module(os.path.join(folder, name), suffix):
+            shadowed.add(top)
+    if shadowed:
+        _forget(shadowed)
+
+
+def _is_module(path: str, suffix: str) -> bool:
+    """A folder without ``__init__`` is a namespace package and gives way to regular modules further down the path."""
+    if suffix:
+        return suffix in ("py", "pyc") or suffix.endswith("so")
+    return os.path.exists(os.path.join(path, "__init__.py"))
+
+
+def _forget(shadowed: set[str]) -> None:
+    """Unload preloaded modules that the function brings itself; as one, where they belong to the AWS SDK and what it stands on."""
+    if not all(_preloaded[top] for top in shadowed):
+        shadowed = shadowed | {top for top, is_stdlib in _preloaded.items() if not is_stdlib}
+    for name in list(sys.modules):
+        if name.partition(".")[0] in shadowed:
+            del sys.modules[name]
+    for top in shadowed:
+        del _preloaded[top]
+
+
+def _layer_folders() -> list[str]:
+    return ["/opt/python/lib/python{}.{}/site-packages".format(*sys.version_info[:2]), "/opt/python"]
+
+
+_LOG_SETTINGS = ("AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL")
+_imported_with = tuple(os.environ.get(name) for name in _LOG_SETTINGS)
+
+
+def _settle_logging() -> None:
+    if tuple(os.environ.get(name) for name in _LOG_SETTINGS) != _imported_with:
+        exec(_bootstrap_code, bootstrap.__dict__)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _line(text: Any) -> str:
+    return " ".join(str(text).split("\n"))
+
+
+def _frame(kind: int, head: str, body: bytes) -> list[bytes]:
+    encoded = head.encode()
+    return [_HEADER.pack(kind, len(encoded), len(body)) + encoded, body]
+
+
+def _exit_status(end: SystemExit) -> int:
+    if end.code is None:
+        return 0
+    if isinstance(end.code, int):
+        return end.code & 0xFF
+    sys.stderr.write(f"{end.code}\n")
+    return 1
+
+
+def main(arguments: list[str]) -> None:
+    """``--channel-fd N --handler H``: the runtime as a program of its own, for drivers without a zygote."""
+    options = dict(zip(arguments[::2], arguments[1::2]))  # noqa: B905  (3.10)
+    serve(int(options["--channel-fd"]), options["--handler"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
