@@ -10,12 +10,12 @@ A machine has one of three layouts, and what this module uses of each is the sam
 | freeze | ``cgroup.freeze`` | ``cgroup.freeze`` of the v2 tree beside it | ``freezer.state`` |
 | kill | ``cgroup.kill`` | ``cgroup.kill`` | none: whoever owns the pid namespace kills |
 
-Everything lives in ``<hierarchy>/<our own cgroup>/lambent/<instance>/<sandbox>``; where our own cgroup does not allow it, root falls back on the
-hierarchy's root. An *instance* is named after the process that owns it, so that a later start recognises what a ``kill -9`` left behind.
-Nothing outside ``lambent`` is ever touched.
+Everything lives in ``<hierarchy>/<our own cgroup>/lambent/<instance>/<sandbox>``; where our own cgroup does not allow it, root falls
+back on the hierarchy's root. An *instance* is named after the process that owns it, so that a later start recognises what a ``kill -9``
+left behind. Nothing outside ``lambent`` is ever touched.
 
-Attaching a process waits for a grace period of the kernel (16 ms when alone), so nobody here attaches: the blank that is to be held writes
-"0" into the descriptors of ``Leaf.attach_points`` itself, long before it is needed.
+Attaching a process waits for a grace period of the kernel (16 ms when alone), so nobody here attaches: the blank that is to be held
+writes "0" into the descriptors of ``Leaf.attach_points`` itself, long before it is needed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,387 @@
+"""The nursery of one runtime: its zygote, and its sandboxes from the first fork until somebody gets them.
+
+A sandbox as the launcher sees it is a ``Cell``: the pids of shell and runtime, the cgroups, the user id. Its stages:
+
+    shell ──▶ fork ──▶ setup ──▶ blank ──▶ assigned ──▶ dying ──▶ (gone)
+
+``shell``: process 1 has been forked and makes its namespaces. ``fork``: the zygote has been asked for the runtime process. ``setup``:
+that process joins its cgroups and builds its mounts. ``blank``: it waits, ready, in the pool. The shell furnishes its namespaces while
+the zygote already forks; the go-message that follows joins the two. From any stage a cell may die: then the shell is killed, and the
+kernel kills everything in its pid namespace. A cell is gone, and its user id free for another, when both the shell and the runtime
+process have been reaped.
+
+Requests that find no blank wait for the next one that becomes ready, whoever it was made for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from lambent.sandbox import kernel, rootfs
+
+if TYPE_CHECKING:
+    from lambent.sandbox.cgroups import Leaf
+    from lambent.sandbox.launcher import Launcher
+
+BLANK_TMP_MB = 512
+_IN_THE_MAKING = 6  # at once; more would only make each of them slower
+_TRIES = 3  # zygotes or cells that fail in a row before requests are refused
+
+
+class Cell:
+    """One sandbox, from its shell to its end."""
+
+    __slots__ = (
+        "control",
+        "door",
+        "fault",
+        "killed_by_node",
+        "leaf",
+        "name",
+        "node_id",
+        "nursery",
+        "pidfd",
+        "runtime_pid",
+        "runtime_status",
+        "shell_pid",
+        "slot",
+        "stage",
+        "wired",
+    )
+
+    def __init__(self, nursery: Nursery, name: str, slot: int, leaf: Leaf | None) -> None:
+        self.nursery = nursery
+        self.name = name
+        self.slot = slot
+        self.leaf = leaf
+        self.stage = "shell"
+        self.node_id = ""  # the id of the request that it serves
+        self.killed_by_node = False
+        self.fault = ""
+        self.shell_pid = 0  # 0 once reaped
+        self.runtime_pid = 0  # 0 before the fork is known
+        self.runtime_status: int | None = None  # wait status once reaped
+        self.pidfd = -1
+        self.door = -1  # the listening socket inside
+        self.control: socket.socket | None = None
+        self.wired = False  # has a place in the network
+
+    def close_descriptors(self) -> None:
+        for fd in (self.pidfd, self.door):
+            if fd >= 0:
+                os.close(fd)
+        self.pidfd = self.door = -1
+
+
+class Nursery:
+    """One zygote and the sandboxes that were born from it. Driven by the launcher's loop."""
+
+    def __init__(self, launcher: Launcher, runtime: str, order: dict[str, Any]) -> None:
+        self.runtime = runtime
+        self._launcher = launcher
+        self._order = order
+        self.cells: dict[str, Cell] = {}
+        self.by_runtime_pid: dict[int, Cell] = {}
+        self.pool: deque[Cell] = deque()
+        self.waiting: deque[dict[str, Any]] = deque()  # start requests
+        self._forking: deque[Cell] = deque()  # in the order of the requests to the zygote
+        self._making = 0
+        self._control: socket.socket | None = None
+        self.zygote_pid = 0
+        self.is_ready = False
+        self._failures = 0
+        self._complaint = ""
+
+    # -- the zygote ------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the zygote."""
+        launcher = self._launcher
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        plan = self._plan()
+        pid = os.fork()
+        if pid == 0:
+            _become_zygote(plan, theirs, self._order.get("library_path", ""))
+        theirs.close()
+        self.zygote_pid, self._control, self._complaint = pid, ours, ""
+        ours.send(launcher.program or b"\0")
+        launcher.watch(ours, self._on_zygote)
+
+    def _plan(self) -> rootfs.RootPlan:
+        launcher, order = self._launcher, self._order
+        files = [("lambent_runtime_client.py", order["client"])]
+        files += [(f"lambent_{name}.py", f"{os.path.dirname(__file__)}/{name}.py") for name in ("zygote", "blank", "kernel", "seccomp")]
+        contents = []
+        for name, path in files:
+            with open(path, "rb") as file:
+                contents.append((name, file.read()))
+        return rootfs.RootPlan(
+            executable=order["executable"],
+            prefix=order["prefix"],
+            version=tuple(order["version"]),
+            packages=tuple((name, path) for name, path in order["packages"]),
+            files=tuple(contents),
+            first_uid=launcher.first_uid,
+            rootless=launcher.rootless,
+        )
+
+    def _on_zygote(self) -> None:
+        assert self._control is not None
+        try:
+            data = self._control.recv(65_536)
+        except OSError:
+            data = b""
+        if not data:
+            self._zygote_gone()
+            return
+        message = json.loads(data)
+        if "forked" in message:
+            self._on_forked(message["forked"], message.get("fault", ""))
+        elif "ended" in message:
+            self.on_runtime_end(*message["ended"])
+        elif "ready" in message:
+            self.is_ready, self._failures = True, 0
+            self.refill()
+        elif "fault" in message:
+            self._complaint = message["fault"]
+
+    def _zygote_gone(self) -> None:
+        """Its children die with it, by their parent-death signal; a new one starts with the next request."""
+        assert self._control is not None
+        self._launcher.unwatch(self._control)
+        self._control.close()
+        self._control = None
+        if self.zygote_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.zygote_pid, signal.SIGKILL)
+        self.is_ready = False
+        self.pool.clear()
+        self._forking.clear()
+        for cell in list(self.cells.values()):
+            self.kill(cell)
+        self._failures += 1
+        if self._failures < _TRIES and not self._launcher.closing:
+            self.start()
+        else:
+            self._refuse(f"the zygote of {self.runtime} does not start: {self._complaint or 'see its output'}")
+
+    def _refuse(self, message: str) -> None:
+        self._launcher.tell({"event": "unprepared", "runtime": self.runtime, "message": message})
+        while self.waiting:
+            self._launcher.tell({"event": "refused", "id": self.waiting.popleft()["id"], "message": message})
+
+    @property
+    def is_given_up(self) -> bool:
+        return self._control is None
+
+    def revive(self) -> None:
+        """Try again after a refusal."""
+        if self._control is None:
+            self._failures = 0
+            self.start()
+
+    # -- making cells ----------------------------------------------------------------------------------------------------------
+
+    def refill(self) -> None:
+        """Bring as many cells under way as requests and the pool call for."""
+        if not self.is_ready or self._launcher.closing:
+            return
+        wanted = len(self.waiting) + (self._launcher.blanks - len(self.pool) if self._launcher.is_quiet() else 0)
+        while self._making < min(wanted, _IN_THE_MAKING):
+            try:
+                self._make()
+            except OSError as error:
+                self._failed(str(error))
+                return
+
+    def wants_blanks(self) -> bool:
+        return self.is_ready and len(self.pool) + self._making < self._launcher.blanks
+
+    def _make(self) -> None:
+        launcher = self._launcher
+        name, slot = launcher.take_slot()
+        leaf = None
+        try:
+            leaf = launcher.cgroups.make(name) if launcher.cgroups.usable else None
+            cell = Cell(self, name, slot, leaf)
+            ready = launcher.fork_shell(cell)
+        except OSError:
+            if leaf is not None:
+                leaf.remove()
+            launcher.free_slot(slot)
+            raise
+        self.cells[name] = cell
+        self._making += 1
+        launcher.watch(ready, lambda: self._on_shell(cell, ready))
+        self._request_fork(cell)
+
+    def _request_fork(self, cell: Cell) -> None:
+        launcher = self._launcher
+        assert self._control is not None
+        cell.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        launcher.watch(cell.control, lambda: self._on_control(cell))
+        if cell.leaf is not None:
+            cell.leaf.limit_pids(launcher.pids)
+        doors = cell.leaf.attach_points() if cell.leaf is not None else []
+        config = {"uid": launcher.uid_of(cell.slot), "rootless": launcher.rootless, "pids": launcher.pids, "tmp_mb": BLANK_TMP_MB}
+        self._forking.append(cell)
+        try:
+            socket.send_fds(self._control, [json.dumps(config).encode()], [cell.pidfd, theirs.fileno(), *doors])
+        except OSError as error:
+            cell.fault = f"the zygote is gone: {error}"  # _on_zygote hears of it too
+        finally:
+            theirs.close()
+            for fd in doors:
+                os.close(fd)
+
+    def _on_shell(self, cell: Cell, ready: socket.socket) -> None:
+        try:
+            message, fds, _, _ = socket.recv_fds(ready, 4096, 4, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            message, fds = b"", []
+        self._launcher.unwatch(ready)
+        ready.close()
+        if message != b"ready" or cell.stage == "dying":
+            for fd in fds:
+                os.close(fd)
+            self._cell_failed(cell, message.decode() or "the shell of a sandbox ended")
+            return
+        cell.door = fds[0] if fds else -1
+        try:
+            self._launcher.wire(cell)
+            assert cell.control is not None
+            cell.control.send(b'{"go": true}')
+        except OSError as error:
+            self._cell_failed(cell, str(error))
+            return
+        cell.stage = "setup" if cell.runtime_pid else "fork"
+
+    def _on_forked(self, pid: int, fault: str) -> None:
+        cell = self._forking.popleft()
+        cell.runtime_pid = pid
+        if not pid:
+            self._cell_failed(cell, fault)
+            return
+        self.by_runtime_pid[pid] = cell
+        if cell.stage == "fork":
+            cell.stage = "setup"
+
+    def _on_control(self, cell: Cell) -> None:
+        assert cell.control is not None
+        try:
+            data = cell.control.recv(4096, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        message = json.loads(data) if data else {}
+        if "fault" in message:
+            cell.fault = message["fault"]
+        elif "blank" in message and cell.stage != "dying":
+            self._made(cell)
+        elif not data:  # sealed before user code, or dead, which the zygote will tell
+            self._launcher.unwatch(cell.control)
+            cell.control.close()
+            cell.control = None
+
+    def _made(self, cell: Cell) -> None:
+        cell.stage = "blank"
+        self._making -= 1
+        self._failures = 0
+        if self.waiting:
+            self._launcher.assign(cell, self.waiting.popleft())
+        else:
+            self.pool.append(cell)
+            if len(self.pool) >= self._launcher.blanks:
+                self._launcher.tell_prepared(self.runtime)
+        self.refill()
+
+    def _cell_failed(self, cell: Cell, why: str) -> None:
+        if cell.stage != "dying":
+            cell.fault = cell.fault or why
+            self.kill(cell)
+
+    def _failed(self, why: str) -> None:
+        self._failures += 1
+        if self._failures >= _TRIES:
+            self._failures = 0
+            self._refuse(f"no sandbox can be made: {why}")
+        else:
+            self.refill()
+
+    # -- the end of cells --------------------------------------------------------------------------------------------------------
+
+    def kill(self, cell: Cell) -> None:
+        """Begin the end of ``cell``, whatever its stage."""
+        if cell.stage == "dying":
+            return
+        was, cell.stage = cell.stage, "dying"
+        if was == "blank" and cell in self.pool:
+            self.pool.remove(cell)
+        if cell.leaf is not None:
+            cell.leaf.kill()
+        if cell.shell_pid:
+            os.kill(cell.shell_pid, signal.SIGKILL)
+        cell.close_descriptors()
+        if was in ("shell", "fork", "setup"):
+            self._making -= 1
+            self._failed(cell.fault or "a sandbox ended while it was made")
+
+    def on_runtime_end(self, pid: int, status: int) -> None:
+        """The runtime process has been reaped, by the zygote or, where that is dead, by the launcher."""
+        cell = self.by_runtime_pid.pop(pid, None)
+        if cell is None:
+            return
+        cell.runtime_status = status
+        if cell.control is not None:
+            self._on_control(cell)  # its last words may still be on the way
+        oom = cell.leaf is not None and cell.leaf.oom_kills() > 0
+        if cell.node_id:
+            self._launcher.tell_exited(cell, status, oom)
+        self.kill(cell)
+        self._launcher.bury(cell)
+
+    def forget(self, cell: Cell) -> None:
+        """``cell`` is gone."""
+        if cell.control is not None:
+            self._launcher.unwatch(cell.control)
+            cell.control.close()
+            cell.control = None
+        del self.cells[cell.name]
+
+    def stop(self) -> None:
+        """Kill the zygote and every cell."""
+        for cell in list(self.cells.values()):
+            self.kill(cell)
+        if self.zygote_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.zygote_pid, signal.SIGKILL)
+
+
+def _become_zygote(plan: rootfs.RootPlan, control: socket.socket, library_path: str) -> NoReturn:
+    """In the forked child: into the new root, then the interpreter."""
+    try:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        rootfs.enter(plan)
+        keep = control.detach()
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        os.dup2(keep, 3)
+        kernel.close_range(4)
+        environment = {"PATH": "/var/lang/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+        if library_path:
+            environment["LD_LIBRARY_PATH"] = library_path
+        program = plan.inner_executable()
+        os.execve(program, [program, "-u", "/var/runtime/lambent_zygote.py", "3"], environment)
+    except BaseException as error:  # the child of a fork must not return into the launcher's loop
+        with contextlib.suppress(OSError):
+            (control if control.fileno() >= 0 else socket.socket(fileno=3)).send(json.dumps({"fault": str(error)}).encode())
+    os._exit(1)

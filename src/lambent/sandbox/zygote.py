@@ -1,0 +1,100 @@
+"""The zygote: one warm interpreter per runtime, from which environments are forked.
+
+It is started in the root that its children will see (``rootfs.py``), imports the runtime client and what that preloads (AWS's client,
+boto3), and then does nothing but fork when the launcher says so and report how its children ended. It runs no user code and holds no
+secret, so that a child shares nothing with it that a function may not know. It is single-threaded, since a fork copies one thread.
+
+The launcher's messages: first the system call filter as it is, then ``{"uid", "rootless", "pids", "tmp_mb"}`` with the descriptors
+[pidfd of the shell, control socket, cgroup doors ...] for each child. Ours: ``{"ready": version}``, ``{"forked": pid}`` or ``{"forked":
+0, "fault"}`` in the order of the requests, ``{"ended": [pid, wait status]}``.
+
+Runs on CPython 3.8 to 3.14, standard library only.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lambent.sandbox import blank, kernel
+else:
+    import lambent_blank as blank
+    import lambent_kernel as kernel
+
+
+def main(control: socket.socket) -> None:
+    """Serve the launcher until it goes away."""
+    program = control.recv(1 << 20)
+    client = importlib.import_module("lambent_runtime_client")
+    client.preload()
+    bell, clapper = socket.socketpair()
+    for end in (bell, clapper):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(clapper.fileno(), warn_on_full_buffer=False)
+    own_pid_namespace = kernel.pidfd_open(os.getpid())
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    poller.register(bell, select.POLLIN)
+    gc.collect()
+    gc.freeze()
+    _tell(control, {"ready": "%d.%d.%d" % sys.version_info[:3]})  # noqa: UP031
+    while True:
+        for fd, _ in poller.poll():
+            if fd == bell.fileno():
+                bell.recv(4096)
+                _reap(control)
+                continue
+            config, fds = blank.receive(control)
+            if not config:
+                os._exit(0)
+            _fork(control, config, fds, own_pid_namespace, program, client)
+
+
+def _fork(control: socket.socket, config: blank.Message, fds: list[int], own: int, program: bytes, client: Any) -> None:
+    try:
+        kernel.setns(fds[0], kernel.CLONE_NEWPID)
+        pid = os.fork()
+    except OSError as error:
+        pid = -1
+        _tell(control, {"forked": 0, "fault": str(error)})
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control.close()
+        blank.run(socket.socket(fileno=fds[1]), fds[0], fds[2:], config, program, client)
+    kernel.setns(own, kernel.CLONE_NEWPID)
+    for fd in fds:
+        os.close(fd)
+    if pid > 0:
+        _tell(control, {"forked": pid})
+
+
+def _reap(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        _tell(control, {"ended": [pid, status]})
+
+
+def _tell(control: socket.socket, message: blank.Message) -> None:
+    try:
+        control.send(json.dumps(message).encode())
+    except OSError:
+        os._exit(0)  # the launcher is gone; so is the reason to be
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))
