@@ -3,6 +3,7 @@
     <root>/<sha256 hex>/      the unpacked zip; what sandboxes see as /var/task
     <root>/.tmp-<random>/     being unpacked; swept away at the next start
     blobs                     the zip itself, under the same SHA-256
+    store, kind "code"        that this content is code of ours; other parts may keep other things in the same blobs
 
 A folder appears under its final name by one rename, after everything in it is on the disk. It is therefore whole or absent, whatever is
 killed when, and since its name is the hash of its content it is never changed, only shared and at last removed. The blob is the truth: a
@@ -36,8 +37,9 @@ from lambent.control.code_links import CodeLinks
 from lambent.control.zip_archive import unpack
 from lambent.errors import ClientFault, PlatformFault
 from lambent.settings import Limits
-from lambent.store.contract import Blobs
+from lambent.store.contract import Blobs, Delete, Put, Store
 
+KIND = "code"
 PARALLEL = 2
 GRACE_S = 60.0
 _TEMPORARY = ".tmp-"
@@ -70,13 +72,15 @@ class CodeStore:
     def __init__(
         self,
         root: Path,
+        store: Store,
         blobs: Blobs,
         links: CodeLinks,
         limits: Limits,
         clock: Clock,
-        running: Callable[[str], bool] = lambda sha256: False,
+        running: Callable[[str], bool],
     ) -> None:
         self._root = root.absolute()
+        self._store = store
         self._blobs = blobs
         self._links = links
         self._limits = limits
@@ -108,7 +112,7 @@ class CodeStore:
     async def put(self, content: bytes) -> AsyncIterator[Code]:
         """Store a zip, durably, and keep it while the caller commits what refers to it.
 
-        Raises ``ClientFault`` for a zip that is too large or that ``zip_archive`` refuses.
+        Raises ``ClientFault`` for a zip that is too large or that ``zip_archive`` refuses, ``PlatformFault`` where the disk fails.
         """
         require_zip_size(content, self._limits)
         sha256 = await self._off_loop(lambda: hashlib.sha256(content).hexdigest())
@@ -117,6 +121,9 @@ class CodeStore:
         try:
             async with self._lock(sha256):
                 unzipped = await self._off_loop(lambda: self._unpack(content, sha256))
+                if await self._store.get(KIND, sha256) is None:
+                    # First the note, then the blob: killed between the two, the next start finds what to remove.
+                    await self._store.commit(Put(KIND, sha256, {"size": len(content), "unzipped": unzipped}))
                 await self._blobs.put(content)
             yield Code(sha256, len(content), unzipped)
         finally:
@@ -170,9 +177,12 @@ class CodeStore:
         for name in names:
             if not used(name):
                 self.unused(name)
-        async for address in self._blobs.addresses():
-            if not used(address):
-                self.unused(address)
+        after = ""
+        while page := await self._store.scan(KIND, "", after):
+            for record in page:
+                if not used(record.key):
+                    self.unused(record.key)
+            after = page[-1].key
 
     async def _remove(self, sha256: str, used: Callable[[str], bool]) -> int:
         async with self._lock(sha256):
@@ -181,6 +191,7 @@ class CodeStore:
             # The folder goes first: a blob without a folder can be mended, a folder without a blob cannot.
             await self._off_loop(lambda: self._discard(self._root / sha256))
             await self._blobs.delete(sha256)
+            await self._store.commit(Delete(KIND, sha256))
             self._unused_since.pop(sha256, None)
         return 1
 
@@ -198,7 +209,10 @@ class CodeStore:
                 del self._gates[sha256]
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except OSError as error:
+            raise PlatformFault(f"The code folder {self._root} cannot be used: {error}") from error
 
     def _unpack(self, content: bytes, sha256: str) -> int:
         target = self._root / sha256

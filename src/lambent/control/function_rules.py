@@ -11,13 +11,17 @@ The wire has already held every request to the model's types, lengths, patterns 
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Collection, Mapping
+import platform
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lambent.control.function_configuration import merge_logging
 from lambent.errors import ClientFault, NotImplementedFault, invalid_parameter
+from lambent.runtimes.environment_variables import reserved
 from lambent.settings import Limits
+from lambent.wire.validate import at_least, at_most, validation_fault, violation
 
 Params = Mapping[str, Any]
 
@@ -25,19 +29,28 @@ Params = Mapping[str, Any]
 class Catalogue(Protocol):
     """The runtimes of this machine."""
 
+    def check(self, runtime: str) -> None:
+        """Raises ``ClientFault`` for a runtime that is unknown or deprecated; does not look at the machine."""
+        ...
+
     def find(self, runtime: str) -> object:
-        """Raises ``ClientFault`` for a runtime that is unknown, deprecated, or whose interpreter is missing here."""
+        """Raises ``ClientFault`` as ``check`` does, and where the interpreter is missing here. May block for its first answer."""
         ...
 
 
-class Rules:
-    """``machine`` is this machine's architecture in AWS's words; ``reserved`` the names that environment variables may not have."""
+def machine_architecture() -> str:
+    """This machine's architecture in AWS's words."""
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
 
-    def __init__(self, limits: Limits, catalogue: Catalogue, machine: str, reserved: Collection[str]) -> None:
+
+class Rules:
+    """``machine`` is the architecture of functions here, in AWS's words; by default this machine's."""
+
+    def __init__(self, limits: Limits, catalogue: Catalogue, machine: str = "") -> None:
         self._limits = limits
         self._catalogue = catalogue
-        self.machine = machine
-        self._reserved = reserved
+        self.machine = machine or machine_architecture()
 
     def create(self, params: Params) -> bytes:
         """Check CreateFunction; gives the zip."""
@@ -65,6 +78,11 @@ class Rules:
         content = self.zip_file("UpdateFunctionCode", params)
         self.architectures(params)
         return content
+
+    async def runtime(self, params: Params) -> None:
+        """Check that this machine can run the runtime asked for, if any. Looking for an interpreter blocks, so a thread does it."""
+        if params.get("Runtime"):
+            await asyncio.to_thread(self._catalogue.find, params["Runtime"])
 
     def zip_file(self, operation: str, code: Params) -> bytes:
         """The zip of a request that must have exactly one source of code."""
@@ -104,21 +122,25 @@ class Rules:
 
     def _configuration(self, params: Params, logging: Mapping[str, str] | None) -> None:
         limits = self._limits
-        _require_range("memorySize", params.get("MemorySize"), limits.memory_min_mb, limits.memory_max_mb)
-        _require_range("timeout", params.get("Timeout"), 1, limits.timeout_max_s)
         size = (params.get("EphemeralStorage") or {}).get("Size")
-        _require_range("ephemeralStorage.size", size, limits.ephemeral_min_mb, limits.ephemeral_max_mb)
+        complaints = [
+            *_out_of_range("timeout", params.get("Timeout"), 1, limits.timeout_max_s),
+            *_out_of_range("memorySize", params.get("MemorySize"), limits.memory_min_mb, limits.memory_max_mb),
+            *_out_of_range("ephemeralStorage.size", size, limits.ephemeral_min_mb, limits.ephemeral_max_mb),
+        ]
+        if complaints:
+            raise validation_fault(complaints)
         if logging is not None:
             self.logging(logging, params.get("LoggingConfig"))
         self._environment((params.get("Environment") or {}).get("Variables") or {})
         if params.get("Runtime") == "custom":
             raise NotImplementedFault("lambda", "functions with Runtime custom")
         if params.get("Runtime"):
-            self._catalogue.find(params["Runtime"])
+            self._catalogue.check(params["Runtime"])
 
     def _environment(self, variables: Mapping[str, str]) -> None:
         prefix = "Lambda was unable to configure your environment variables because the environment variables you have provided"
-        used = [name for name in variables if name in self._reserved]
+        used = reserved(variables)
         if used:
             raise invalid_parameter(
                 f"{prefix} contains reserved keys that are currently not supported for modification. "
@@ -130,15 +152,11 @@ class Rules:
             raise invalid_parameter(f"{prefix} exceeded the {kilobytes}KB limit. String measured: {measured}")
 
 
-def _require_range(member: str, value: int | None, low: int, high: int) -> None:
-    """The range of this account, in the words of a validation error (contract 01 §1.1)."""
+def _out_of_range(member: str, value: int | None, low: int, high: int) -> list[str]:
+    """A value outside the range of this account, in the words of a validation error (contract 01 §1.1)."""
     if value is None or low <= value <= high:
-        return
-    relation, bound = ("greater", low) if value < low else ("less", high)
-    raise invalid_parameter(
-        f"1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: "
-        f"Member must have value {relation} than or equal to {bound}",
-    )
+        return []
+    return [violation(member, value, at_least(low) if value < low else at_most(high))]
 
 
 def _refuse_unbuilt(operation: str, params: Params) -> None:

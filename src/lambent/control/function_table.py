@@ -6,7 +6,8 @@ function orders the writers; should another process have written first, the comm
 apply the function again, so no update is ever lost.
 
 ``applied`` hooks run in the same step in which memory changes, before any other task can look: whoever reads a function as Active finds
-it in the data plane too.
+it in the data plane too. A change that has begun is finished even if its caller goes away, for otherwise the store could hold what memory
+does not know.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class FunctionTable:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.reloaded: Applied = lambda before, after: None
         self._records: dict[str, tuple[FunctionRecord, int]] = {}
         self._scopes: dict[tuple[str, str], _Scope] = {}
         self._codes: Counter[str] = Counter()
@@ -88,9 +90,12 @@ class FunctionTable:
         """Replace the function by what ``mutate`` makes of it, durably; gives the new record.
 
         ``mutate`` gets the record as it stands (``None``: there is none) and gives the one to store (``None``: delete it, the same
-        object: leave it). It may be called again after a conflict and may refuse by raising. ``applied`` gets both.
+        object: leave it). It may be called again after a conflict and may refuse by raising. ``applied`` gets both, and so does
+        ``reloaded`` for what another process wrote.
         """
-        key = key_of(arn)
+        return await asyncio.shield(asyncio.ensure_future(self._change_in_turn(key_of(arn), mutate, applied)))
+
+    async def _change_in_turn(self, key: str, mutate: Mutate, applied: Applied | None) -> FunctionRecord | None:
         gate = self._gates.setdefault(key, _Gate())
         gate.wanted += 1
         try:
@@ -114,7 +119,9 @@ class FunctionTable:
                     [revision] = await self._store.commit(Put(KIND, key, after.to_document(), revision))
             except StoreConflict:
                 found = await self._store.get(KIND, key)
-                self._show(key, None if found is None else _read(found))
+                there = None if found is None else _read(found)
+                self._show(key, there)
+                self.reloaded(before, None if there is None else there[0])
                 continue
             self._show(key, None if after is None else (after, revision))
             if applied is not None:

@@ -1,4 +1,7 @@
-"""Markers of paginated lists: opaque to callers, and good after a restart, since they say where to go on and nothing else (contract 01 §6.1)."""
+"""Markers of paginated lists (contract 01 §6.1).
+
+Opaque to callers, and good after a restart, since a marker says where to go on and nothing else.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,391 @@
+"""Functions: created, shown, changed, deleted (contract 01 §3, §5, §6).
+
+A change goes through the same stations whatever it is:
+
+    rules      what can be refused without looking at the function           (function_rules.py)
+    code       the zip is unpacked and stored, and held until the commit      (code.py)
+    decide     the record as it stands + the event -> the new record          (function_state.py; runs inside the table's turn)
+    commit     compare-and-set in the store, then memory                      (function_table.py)
+    carry out  the instructions: publish to the data plane, prepare, withdraw
+    answer
+
+The answer never precedes the commit. Preparing (the runtime's zygote is started, the code is there) happens behind the answer: the
+caller sees Pending or InProgress and polls. Until an update is prepared the data plane keeps the value that it had; a killed process
+finds the unfinished preparation by its fence in the store and takes it up again in ``load``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn, parse_function
+from lambent.clock import Clock
+from lambent.control import page_marker
+from lambent.control.code import GRACE_S, Code, CodeLost, CodeStore
+from lambent.control.function_configuration import (
+    Configuration,
+    FunctionRecord,
+    build,
+    code_of,
+    compile_version,
+    merge,
+    merge_code,
+    show,
+    show_listed,
+)
+from lambent.control.function_names import missing, new_name, require_latest, resolve, resolve_function
+from lambent.control.function_rules import Rules
+from lambent.control.function_state import CodeLost as CodeLostEvent
+from lambent.control.function_state import (
+    Create,
+    Delete,
+    Event,
+    FunctionState,
+    Instruction,
+    Operation,
+    Phase,
+    Prepared,
+    PrepareFailed,
+    Update,
+)
+from lambent.control.function_table import FunctionTable
+from lambent.errors import ClientFault, PlatformFault, conflict, invalid_parameter, precondition_failed
+from lambent.function_version import FunctionVersion
+from lambent.settings import Limits
+from lambent.store.contract import StoreUnavailable
+from lambent.wire.call import Call
+
+Params = Mapping[str, Any]
+Decide = Callable[[FunctionRecord | None], tuple[FunctionRecord, Event]]
+
+RETRY_S = 1.0  # between attempts to commit the end of a preparation while the store is unavailable
+
+
+class Registry(Protocol):
+    """Where the data plane reads what it runs."""
+
+    def put(self, version: FunctionVersion) -> None: ...
+
+    def remove(self, arn: FunctionArn) -> None: ...
+
+
+class Tasks(Protocol):
+    """A task group."""
+
+    def create_task(self, coro: Coroutine[Any, Any, None]) -> object: ...
+
+
+class Functions:
+    """``prepare(runtime)`` makes the sandbox driver ready for a runtime. Call ``load`` once before anything else."""
+
+    def __init__(
+        self,
+        table: FunctionTable,
+        code: CodeStore,
+        rules: Rules,
+        registry: Registry,
+        prepare: Callable[[str], Awaitable[None]],
+        tasks: Tasks,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._table = table
+        self._code = code
+        self._rules = rules
+        self._registry = registry
+        self._prepare_runtime = prepare
+        self._tasks = tasks
+        self._clock = clock
+        self._limits = limits
+        self._collecting = False
+        self._code_root = code.folder("").rstrip("/")
+        table.reloaded = self._follow
+
+    async def load(self) -> None:
+        """Read what is stored, give it to the data plane, and take up what a killed process left unfinished."""
+        await self._table.load()
+        await self._code.sweep(self._table.uses)
+        for record in self._table:
+            await self._take_up(record)
+        self._start_collecting()
+
+    async def create(self, call: Call, params: Params) -> Configuration:
+        arn = new_name(call, params["FunctionName"])
+        content = self._rules.create(params)
+        await self._rules.runtime(params)
+        if self._table.get(arn) is not None:
+            raise _exists(arn)
+        async with self._code.put(content) as code:
+
+            def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
+                if before is not None:
+                    raise _exists(arn)
+                self._require_room(arn, code.unzipped)
+                now = self._clock.now()
+                record = FunctionRecord(
+                    arn=arn,
+                    configuration=build(arn, params, code, now, self._rules.machine),
+                    state=FunctionState(),
+                    revision_id="",
+                    tags=dict(params.get("Tags") or {}),
+                    unzipped=code.unzipped,
+                )
+                return record, Create(call.request_id, now)
+
+            return show(await self._change(arn, decide))
+
+    def get(self, call: Call, params: Params) -> dict[str, Any]:
+        """GetFunction; the zip's URL is good for ten minutes."""
+        arn, record = self._find(call, "GetFunction", params)
+        answer: dict[str, Any] = {
+            "Configuration": show(record, arn.qualifier),
+            "Code": {"RepositoryType": "S3", "Location": self._code.location(call.base_url, code_of(record.configuration))},
+        }
+        if record.tags and arn.qualifier is None:
+            answer["Tags"] = dict(record.tags)
+        return answer
+
+    def get_configuration(self, call: Call, params: Params) -> Configuration:
+        arn, record = self._find(call, "GetFunctionConfiguration", params)
+        return show(record, arn.qualifier)
+
+    def list_functions(self, call: Call, params: Params) -> dict[str, Any]:
+        """ListFunctions: by name, at most ``limits.page`` a page."""
+        every_version = params.get("FunctionVersion") == "ALL"
+        master = params.get("MasterRegion")
+        if master is not None and not every_version:
+            raise invalid_parameter("MasterRegion filter requires FunctionVersion to be set to ALL.")
+        after = page_marker.decode("functions", params["Marker"]) if params.get("Marker") else ""
+        if master not in (None, "ALL", call.region):
+            return {"Functions": []}  # nothing is replicated here from elsewhere
+        size = min(params.get("MaxItems") or self._limits.page, self._limits.page)
+        page, more = self._table.page(call.account, call.region, after, size)
+        answer: dict[str, Any] = {"Functions": [show_listed(record, LATEST if every_version else None) for record in page]}
+        if more:
+            answer["NextMarker"] = page_marker.encode("functions", page[-1].arn.name)
+        return answer
+
+    async def update_code(self, call: Call, params: Params) -> Configuration:
+        arn = resolve_function(call, "UpdateFunctionCode", params["FunctionName"])
+        before = self._changeable(self._table.get(arn), arn, Operation.UPDATE_CODE, params)
+        content = self._rules.update_code(params)
+        if params.get("DryRun"):
+            code = await self._code.check(content)
+            self._require_room(arn, code.unzipped - before.unzipped)
+            tried = merge_code(before.configuration, code, params.get("Architectures"), self._clock.now())
+            tried["LastModified"] = before.configuration["LastModified"]
+            return show(replace(before, configuration=tried))
+        async with self._code.put(content) as code:
+            return show(await self._change(arn, lambda record: self._with_code(record, arn, call, params, code)))
+
+    async def update_configuration(self, call: Call, params: Params) -> Configuration:
+        arn = resolve_function(call, "UpdateFunctionConfiguration", params["FunctionName"])
+        self._changeable(self._table.get(arn), arn, Operation.UPDATE_CONFIGURATION, params)
+        self._rules.update_configuration(params)
+        await self._rules.runtime(params)
+
+        def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
+            record = self._changeable(before, arn, Operation.UPDATE_CONFIGURATION, params)
+            self._rules.logging(record.configuration["LoggingConfig"], params.get("LoggingConfig"))
+            now = self._clock.now()
+            return replace(record, configuration=merge(record.configuration, params, now)), Update(call.request_id, now)
+
+        return show(await self._change(arn, decide))
+
+    async def delete(self, call: Call, params: Params) -> None:
+        arn = resolve(call, "DeleteFunction", params["FunctionName"], params.get("Qualifier"))
+        whole = arn.unqualified
+        if self._table.get(whole) is None:
+            raise missing(whole)
+        if arn.qualifier == LATEST:
+            raise invalid_parameter("$LATEST version cannot be deleted without deleting the function.")
+        if arn.qualifier == LATEST_PUBLISHED:
+            raise missing(arn)
+        if arn.qualifier is not None:
+            if not (arn.qualifier.isascii() and arn.qualifier.isdigit()):
+                raise invalid_parameter("Deletion of aliases is not currently supported.")
+            return  # a version that does not exist: a success that does nothing
+
+        def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
+            if before is None:
+                raise missing(whole)
+            return before, Delete(call.request_id, self._clock.now())
+
+        await self._move(whole, decide)
+
+    def story(self, name: str, region: str, account: str) -> list[dict[str, Any]]:
+        """The last transitions of a function, given by name or ARN, oldest first; empty where there is no such function."""
+        arn = parse_function(name, region, account)
+        record = None if arn is None else self._table.get(arn)
+        if record is None:
+            return []
+        return [{"at": at, "event": event, "cause": cause, "state": phase} for at, event, cause, phase in record.state.story]
+
+    # -- deciding ---------------------------------------------------------------------------------------------------------------------
+
+    def _find(self, call: Call, action: str, params: Params) -> tuple[FunctionArn, FunctionRecord]:
+        arn = resolve(call, action, params["FunctionName"], params.get("Qualifier"))
+        require_latest(arn)
+        record = self._table.get(arn)
+        if record is None:
+            raise missing(arn)
+        return arn, record
+
+    def _changeable(self, record: FunctionRecord | None, arn: FunctionArn, operation: Operation, params: Params) -> FunctionRecord:
+        """The record, if ``operation`` may change it now; else 404, 409 or 412."""
+        if record is None:
+            raise missing(arn)
+        refusal = record.state.refuse(operation, str(arn))
+        if refusal is not None:
+            raise refusal
+        if params.get("RevisionId") and params["RevisionId"] != record.revision_id:
+            raise precondition_failed()
+        return record
+
+    def _with_code(
+        self, before: FunctionRecord | None, arn: FunctionArn, call: Call, params: Params, code: Code
+    ) -> tuple[FunctionRecord, Event]:
+        record = self._changeable(before, arn, Operation.UPDATE_CODE, params)
+        self._require_room(arn, code.unzipped - record.unzipped)
+        now = self._clock.now()
+        document = merge_code(record.configuration, code, params.get("Architectures"), now)
+        return replace(record, configuration=document, unzipped=code.unzipped), Update(call.request_id, now)
+
+    def _require_room(self, arn: FunctionArn, more: int) -> None:
+        self._rules.code_storage(self._table.usage(arn.account, arn.region)[1], more)
+
+    # -- committing and carrying out ----------------------------------------------------------------------------------------------------
+
+    async def _change(self, arn: FunctionArn, decide: Decide) -> FunctionRecord:
+        record = await self._move(arn, decide)
+        if record is None:
+            raise PlatformFault(f"{arn} vanished while it was changed")
+        return record
+
+    async def _move(self, arn: FunctionArn, decide: Decide) -> FunctionRecord | None:
+        """Commit what ``decide`` gives, moved on by its event, and carry out the instructions."""
+        todo: tuple[Instruction, ...] = ()
+
+        def mutate(before: FunctionRecord | None) -> FunctionRecord | None:
+            nonlocal todo
+            record, event = decide(before)
+            state, todo = record.state.handle(event)
+            if state is record.state:
+                return before
+            if state.phase is Phase.ABSENT:
+                return None
+            return replace(
+                record,
+                state=state,
+                serving=record.configuration if isinstance(event, Prepared) else record.serving,
+                revision_id=str(uuid.uuid4()) if Instruction.NEW_REVISION in todo else record.revision_id,
+            )
+
+        def applied(before: FunctionRecord | None, after: FunctionRecord | None) -> None:
+            self._carry_out(arn, before, after, todo)
+
+        return await self._table.change(arn, mutate, applied)
+
+    def _carry_out(
+        self,
+        arn: FunctionArn,
+        before: FunctionRecord | None,
+        after: FunctionRecord | None,
+        todo: tuple[Instruction, ...],
+    ) -> None:
+        for instruction in todo:
+            if instruction is Instruction.PUBLISH and after is not None:
+                self._registry.put(compile_version(after, self._code_root))
+            elif instruction is Instruction.PREPARE and after is not None:
+                self._tasks.create_task(self._prepare(arn, after.state.fence))
+            elif instruction is Instruction.WITHDRAW:
+                self._registry.remove(arn)
+        self._let_go(before, after)
+
+    def _follow(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
+        """Another process wrote: show the data plane what is there now. Preparing is that process's work."""
+        if after is not None:
+            self._registry.put(compile_version(after, self._code_root))
+        elif before is not None:
+            self._registry.remove(before.arn)
+        self._let_go(before, after)
+
+    # -- behind the answer ----------------------------------------------------------------------------------------------------------------
+
+    async def _take_up(self, record: FunctionRecord) -> None:
+        """One function at the start."""
+        if record.serving is not None and record.state.phase is not Phase.FAILED:
+            try:
+                await self._code.ensure(code_of(record.serving))
+            except CodeLost as fault:
+                await self._report(record.arn, CodeLostEvent("load", self._clock.now(), fault.message))
+                return
+        self._registry.put(compile_version(record, self._code_root))
+        if record.state.fence:
+            self._tasks.create_task(self._prepare(record.arn, record.state.fence))
+
+    async def _prepare(self, arn: FunctionArn, fence: str) -> None:
+        """Make everything ready that environments of the shown configuration need, and report under ``fence``."""
+        record = self._table.get(arn)
+        if record is None or record.state.fence != fence:
+            return
+        event: Event
+        try:
+            await self._code.ensure(code_of(record.configuration))
+            await self._prepare_runtime(record.configuration["Runtime"])
+            event = Prepared(fence, self._clock.now())
+        except CodeLost as fault:
+            event = PrepareFailed(fence, self._clock.now(), "InvalidZipFileException", fault.message)
+        except ClientFault as fault:  # the interpreter went away since it was found
+            event = PrepareFailed(fence, self._clock.now(), "InvalidRuntime", fault.message)
+        except PlatformFault as fault:
+            event = PrepareFailed(fence, self._clock.now(), "InternalError", fault.message)
+        await self._report(arn, event)
+
+    async def _report(self, arn: FunctionArn, event: Event) -> None:
+        """Commit ``event``, however long the store is unavailable. A function that was deleted meanwhile takes no notice."""
+
+        def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
+            if before is None:
+                raise missing(arn)
+            return before, event
+
+        while True:
+            try:
+                await self._move(arn, decide)
+            except StoreUnavailable:
+                await self._clock.sleep(RETRY_S)
+            except ClientFault:
+                return
+            else:
+                return
+
+    def _let_go(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
+        """Note the code that this function no longer needs."""
+        for sha256 in (set() if before is None else before.codes()) - (set() if after is None else after.codes()):
+            self._code.unused(sha256)
+        self._start_collecting()
+
+    def _start_collecting(self) -> None:
+        if self._code.pending and not self._collecting:
+            self._collecting = True
+            self._tasks.create_task(self._collect())
+
+    async def _collect(self) -> None:
+        """Remove unused code, as long as there is some."""
+        try:
+            while self._code.pending:
+                await self._clock.sleep(GRACE_S)
+                try:
+                    await self._code.collect(self._table.uses)
+                except (StoreUnavailable, PlatformFault):
+                    continue  # the disk may be better in a minute; code that stays too long harms nobody
+        finally:
+            self._collecting = False
+
+
+def _exists(arn: FunctionArn) -> ClientFault:
+    return conflict(f"Function already exist: {arn.name}")

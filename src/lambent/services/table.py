@@ -1,0 +1,40 @@
+"""Which operations do something: one table, read off the service classes, for the dispatcher and for ``docs/parity.md``.
+
+A public coroutine method of a service class *is* an operation; its name is AWS's in snake case. So nothing can be implemented without
+showing, and nothing can show that is not implemented.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from lambent.services.lambda_ import LambdaService
+from lambent.services.logs import LogsService
+from lambent.services.sts import StsService
+from lambent.wire.call import Call
+
+Method = Callable[[Call, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+SERVICES: Mapping[str, type] = {"lambda": LambdaService, "logs": LogsService, "sts": StsService}
+
+
+def implemented() -> dict[str, set[str]]:
+    """Service -> names of the operations that do something, e.g. ``{"sts": {"GetCallerIdentity"}}``."""
+    return {service: {operation for operation, _ in _operations(kind)} for service, kind in SERVICES.items()}
+
+
+def methods(services: Mapping[str, object]) -> dict[tuple[str, str], Method]:
+    """(service, operation) -> bound method, for the dispatcher. ``services`` holds an instance per name in ``SERVICES``."""
+    return {
+        (service, operation): getattr(instance, name)
+        for service, instance in services.items()
+        for operation, name in _operations(SERVICES[service])
+    }
+
+
+def _operations(kind: type) -> Iterator[tuple[str, str]]:
+    for name, _ in inspect.getmembers(kind, inspect.iscoroutinefunction):
+        if not name.startswith("_"):
+            yield "".join(word.capitalize() for word in name.split("_")), name
