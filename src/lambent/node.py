@@ -1,0 +1,264 @@
+"""The composition root: builds the parts from the settings, joins them, runs them, and takes them down in order.
+
+The only file that knows every driver. Nothing is decided here but who gets whom.
+
+Start: store, logs, sandbox driver, data plane, control plane (which loads every function and finishes what a killed process left), API; then the
+socket listens and the banner says so. Stop, on SIGTERM or SIGINT: the socket closes, running requests get ``STOP_SECONDS``, environments are
+ended, the driver removes every process, cgroup and mount, logs and store are closed. ``kill -9`` skips all of that, and loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import resource
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from lambent import __version__
+from lambent.api.app import App
+from lambent.api.doors import Doors
+from lambent.api.http_server import HttpServer
+from lambent.api.pages import Pages
+from lambent.clock import Clock, SystemClock
+from lambent.control.account import Account
+from lambent.control.code import CodeStore
+from lambent.control.code_links import CodeLinks
+from lambent.control.function_rules import Rules
+from lambent.control.function_table import FunctionTable
+from lambent.control.functions import Functions
+from lambent.control.tags import Tags
+from lambent.errors import LambentError
+from lambent.function_version import FunctionVersion
+from lambent.iam.credentials import Authenticator
+from lambent.invoke.admission import LocalAssigner
+from lambent.invoke.environment import EnvironmentInfo
+from lambent.invoke.frontdoor import FrontDoor
+from lambent.invoke.pools import Pools
+from lambent.invoke.registry import Registry
+from lambent.observe.log_store import LogStore
+from lambent.observe.story import Story
+from lambent.runtimes.catalogue import Catalogue
+from lambent.runtimes.environment_variables import Places, RoleCredentials, environment_variables
+from lambent.sandbox.choose import make_driver
+from lambent.sandbox.driver import IsolationReport, SandboxDriver, SandboxSpec
+from lambent.services.lambda_ import LambdaService
+from lambent.services.logs import LogsService
+from lambent.services.sts import StsService
+from lambent.services.table import methods
+from lambent.settings import Credential, Settings
+from lambent.store.blobs import FileBlobs
+from lambent.store.sqlite import SqliteStore
+from lambent.wire.gateway import Gateway
+
+log = logging.getLogger("lambent.node")
+
+STOP_SECONDS = 10.0
+
+Announce = Callable[[Settings, IsolationReport], None]
+
+
+class ClockedStory:
+    """The story with the time put in, so that those who tell it need no clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.story = Story()
+        self._clock = clock
+
+    def record(self, subject: str, event: str, cause: str = "", detail: str = "") -> None:
+        self.story.record(subject, event, cause, detail, self._clock.now())
+
+
+def serve(settings: Settings, announce: Announce) -> int:
+    """Run a node until SIGTERM or SIGINT. Gives the exit code of the process."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        uvloop.run(Node(settings).run(announce))
+    except (LambentError, OSError) as error:
+        print(f"lambent: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class Node:
+    """All parts of one node."""
+
+    def __init__(self, settings: Settings) -> None:
+        internal = Credential("LAMBENTFUNCTION", secrets.token_hex(20), settings.account)
+        self.settings = replace(settings, credentials=(*settings.credentials, internal)) if settings.auth == "signature" else settings
+        self._internal = internal
+        self.clock = SystemClock()
+        self.story = ClockedStory(self.clock)
+        self.data_dir = Path(settings.data_dir).absolute()
+        self._closers = contextlib.AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, announce: Announce) -> None:
+        """Start, serve until told to stop, stop."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with self._closers:
+            sock = _bind(self.settings.host, self.settings.port)
+            self._closers.callback(sock.close)
+            await self._start(sock)
+            gc.collect()
+            gc.freeze()
+            announce(self.settings, self.driver.report)
+            await stop.wait()
+
+    async def _start(self, sock: socket.socket) -> None:
+        settings, clock = self.settings, self.clock
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        code_root = self.data_dir / "code"
+        code_root.mkdir(exist_ok=True)
+
+        store = SqliteStore(self.data_dir / "lambent.sqlite", clock)
+        await store.open()
+        self._closers.push_async_callback(store.close)
+        blobs = FileBlobs(self.data_dir / "blobs")
+        logs = LogStore(self.data_dir / "logs", clock)
+        await logs.open()
+        self._closers.push_async_callback(logs.close)
+
+        catalogue = Catalogue(settings.sandbox.interpreters)
+        self.http = HttpServer(self._app_later, clock, settings.limits.request_head)
+        self.driver: SandboxDriver = Doors(make_driver(settings.sandbox, code_root, catalogue, settings.port), self.http.adopt)
+        await self.driver.open()
+        self._closers.push_async_callback(self.driver.close)
+
+        registry = Registry()
+        self.pools = Pools(registry, self.driver, clock, logs, self.story, self._spec_for, settings)
+        front_door = FrontDoor(registry, self.pools, LocalAssigner(settings.limits.concurrent_executions), clock, settings.limits)
+
+        links = await CodeLinks.open(store, clock)
+        code = CodeStore(code_root, store, blobs, links, settings.limits, clock, self._runs_on)
+        self._closers.callback(code.close)
+        table = FunctionTable(store)
+        rules = Rules(settings.limits, catalogue)
+        functions = Functions(table, code, rules, registry, self.driver.prepare, self, clock, settings.limits)
+        self._closers.push_async_callback(self._finish_tasks)
+        await functions.load()
+        self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
+
+        services = {
+            "lambda": LambdaService(functions, Tags(table, rules), Account(table, settings.limits), front_door),
+            "logs": LogsService(logs),
+            "sts": StsService(),
+        }
+        pages = Pages(self._health, self._environments, self._tell(functions), code.download)
+        self.app = App(Gateway(), Authenticator(settings, clock), methods(services), pages, settings.limits)
+        await self.http.listen(sock)
+        self._closers.push_async_callback(self.http.close, STOP_SECONDS)
+
+    # ---------------------------------------------------------------------------------------- what the parts ask of each other
+
+    def create_task(self, coro: Any) -> asyncio.Task[None]:
+        """Run ``coro`` in the background. One of the three boundaries where any exception is caught: it ends in the log."""
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a background task failed", exc_info=error)
+
+    async def _finish_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _app_later(self, scope: Any, receive: Any, send: Any) -> None:
+        """The server is made before the app, since the driver hands connections to it; nothing connects before both are there."""
+        await self.app(scope, receive, send)
+
+    def _spec_for(self, version: FunctionVersion, environment_id: str, log_stream: str) -> SandboxSpec:
+        account = version.arn.account
+        if self.settings.auth == "signature":
+            credentials = RoleCredentials(self._internal.access_key, self._internal.secret_key)
+        else:
+            credentials = RoleCredentials(account)
+        places = Places(endpoint_url=f"http://127.0.0.1:{self.settings.port}")
+        return SandboxSpec(
+            sandbox_id=environment_id,
+            runtime=version.runtime,
+            handler=version.handler,
+            code_dir=version.code_dir,
+            memory_mb=version.memory_mb,
+            ephemeral_mb=version.ephemeral_mb,
+            environment=environment_variables(version, log_stream, credentials=credentials, places=places),
+        )
+
+    def _runs_on(self, sha256: str) -> bool:
+        return self.pools.uses_code(sha256)
+
+    # -------------------------------------------------------------------------------------------------------------- pages
+
+    def _health(self) -> dict[str, Any]:
+        report = self.driver.report
+        return {
+            "status": "ok",
+            "version": __version__,
+            "dataDir": str(self.data_dir),
+            "isolation": {
+                "driver": report.driver,
+                "reason": report.reason,
+                "facts": dict(report.facts),
+                "missing": list(report.missing),
+            },
+        }
+
+    def _environments(self) -> list[dict[str, Any]]:
+        now = self.clock.now()
+        return [_show(info, now) for info in self.pools.environments()]
+
+    def _tell(self, functions: Functions) -> Callable[[str], list[dict[str, Any]]]:
+        def tell(subject: str) -> list[dict[str, Any]]:
+            told = self.story.story.tell(subject) or self.story.story.caused_by(subject)
+            if told:
+                return [entry.document() for entry in told]
+            return functions.story(subject, self.settings.region, self.settings.account)
+
+        return tell
+
+
+def _show(info: EnvironmentInfo, now: float) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "function": info.function,
+        "version": info.version,
+        "tenant": info.tenant,
+        "state": info.state,
+        "sinceSeconds": round(now - info.since, 3),
+        "invocations": info.invocations,
+        "memoryMb": round(info.memory_bytes / 2**20, 1),
+        "logStream": info.log_stream,
+    }
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return sock
