@@ -1,0 +1,85 @@
+"""Who calls: account, Region and principal from a request's signature.
+
+The default mode, ``auth = "any"``, believes everyone: an access key id of 12 digits is the account that is meant (so that one server holds
+many accounts), any other key and no key at all belong to the account of the settings. ``auth = "signature"`` verifies every request against
+the configured credentials and refuses the rest with AWS's own errors.
+
+What a caller says ends in ARNs, in stored keys and in log lines, so only texts of the right form are taken over, in either mode.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lambent.clock import Clock
+from lambent.settings import Credential, Settings
+from lambent.wire.chunked import is_chunked, unchunk
+from lambent.wire.http import HttpRequest
+from lambent.wire.sigv4 import BadSignature, Signature, read_signature, verify
+
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_KEY = re.compile(r"[A-Za-z0-9_+=,.@-]{1,128}")
+_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+
+@dataclass(slots=True)
+class Identity:
+    """The caller. ``service`` is the SigV4 signing name, ``None`` where the request was not signed."""
+
+    account: str
+    region: str
+    access_key: str
+    principal: str
+    service: str | None
+
+
+class Authenticator:
+    """Identifies callers as the settings ask for it."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._verifies = settings.auth == "signature"
+        self._account = settings.account
+        self._region = settings.region
+        self._clock = clock
+        self._credentials: dict[str, Credential] = {each.access_key: each for each in settings.credentials}
+
+    def identify(self, request: HttpRequest) -> Identity:
+        """The caller of ``request``, whose body is replaced by the plain one where it came as ``aws-chunked``.
+
+        In mode ``signature`` raises 403 ``MissingAuthenticationTokenException``, ``UnrecognizedClientException`` or
+        ``InvalidSignatureException``; in either mode 400 for a broken ``aws-chunked`` body.
+        """
+        signature = read_signature(request)
+        if self._verifies:
+            request.body = self._verify(request, signature)
+        elif is_chunked(request):
+            request.body = unchunk(request)
+        if signature is None:
+            return Identity(self._account, self._region, "", f"arn:aws:iam::{self._account}:root", None)
+        return self._named(signature)
+
+    def _verify(self, request: HttpRequest, signature: Signature | None) -> bytes:
+        if signature is None:
+            if "authorization" in request.headers:
+                raise BadSignature("IncompleteSignatureException", "The Authorization header is no AWS4 signature.", None, 400)
+            raise BadSignature("MissingAuthenticationTokenException", "Missing Authentication Token")
+        credential = self._credentials.get(signature.access_key)
+        if credential is None:
+            text = "The security token included in the request is invalid."
+            raise BadSignature("UnrecognizedClientException", text, signature.service)
+        return verify(request, signature, credential.secret_key, self._clock.now())
+
+    def _named(self, signature: Signature) -> Identity:
+        key = signature.access_key if _KEY.fullmatch(signature.access_key) else ""
+        region = signature.region if _REGION.fullmatch(signature.region) else self._region
+        credential = self._credentials.get(key)
+        user = key
+        if credential is not None:
+            account = credential.account
+        elif _ACCOUNT.fullmatch(key):
+            account, user = key, ""
+        else:
+            account = self._account
+        who = f"user/{user}" if user else "root"
+        return Identity(account, region, key, f"arn:aws:iam::{account}:{who}", signature.service or None)

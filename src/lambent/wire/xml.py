@@ -1,0 +1,63 @@
+"""The query protocol's answers: a result or a fault as AWS's XML.
+
+Characters that XML 1.0 cannot carry at all (control characters that a message may quote) become U+FFFD, so that a fault is always readable.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from lambent.wire.models import Operation, Shape
+from lambent.wire.values import write_text
+
+_IMPOSSIBLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
+
+
+def answer_xml(operation: Operation, result: dict[str, Any], request_id: str) -> bytes:
+    """``<OpResponse><OpResult>…</OpResult><ResponseMetadata>…``."""
+    name = operation.name
+    inner = _members(operation.output, result) if operation.output is not None else ""
+    wrapper = operation.result_wrapper
+    body = f"<{wrapper}>{inner}</{wrapper}>" if wrapper else inner
+    text = (
+        f'{_HEAD}<{name}Response xmlns="{operation.model.namespace}">{body}'
+        f"<ResponseMetadata>{_element('RequestId', request_id)}</ResponseMetadata></{name}Response>"
+    )
+    return text.encode()
+
+
+def fault_xml(namespace: str, code: str, message: str, sender: bool, request_id: str) -> bytes:
+    """``<ErrorResponse>`` as AWS's query services give it."""
+    error = _element("Type", "Sender" if sender else "Receiver") + _element("Code", code) + _element("Message", message)
+    return f'{_HEAD}<ErrorResponse xmlns="{namespace}"><Error>{error}</Error>{_element("RequestId", request_id)}</ErrorResponse>'.encode()
+
+
+def _element(name: str, text: str) -> str:
+    return f"<{name}>{html.escape(_IMPOSSIBLE.sub(chr(0xFFFD), text), quote=False)}</{name}>"
+
+
+def _members(shape: Shape, result: dict[str, Any]) -> str:
+    pieces = []
+    for name, member in shape.members.items():
+        value = result.get(name)
+        if value is not None:
+            pieces.append(_value(member.shape, member.wire, value))
+    return "".join(pieces)
+
+
+def _value(shape: Shape, name: str, value: Any) -> str:
+    if shape.kind == "structure":
+        return f"<{name}>{_members(shape, value)}</{name}>"
+    if shape.item is not None:
+        item = shape.item
+        if shape.flattened:
+            return "".join(_value(item, name, each) for each in value)
+        return f"<{name}>{''.join(_value(item, 'member', each) for each in value)}</{name}>"
+    if shape.key is not None and shape.value is not None:
+        key, inner = shape.key, shape.value
+        entries = (f"<entry>{_value(key, 'key', each)}{_value(inner, 'value', of)}</entry>" for each, of in value.items())
+        return f"<{name}>{''.join(entries)}</{name}>"
+    return _element(name, write_text(shape, value, "iso8601"))
