@@ -13,7 +13,6 @@ import sys
 
 OLDEST = (3, 11)
 NEWEST = 14
-LEFT_BEHIND = ("python3.8", "python3.9")  # the newest boto3 no longer supports these: they get packages of their own
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +30,7 @@ def main(arguments: list[str]) -> int:
     if subprocess.call([*pip, "-e", ".[dev]"]) != 0:
         print("pip could not install the dependencies; its message stands above", file=sys.stderr)
         return 1
-    _prepare_old_runtimes(python, folder)
+    _prepare_runtimes(python)
     return 0
 
 
@@ -67,13 +66,10 @@ def _create(host: str, folder: str) -> None:
     sys.exit("cannot make a virtual environment: install Python's venv module (Debian: apt-get install python3-venv)")
 
 
-def _prepare_old_runtimes(python: str, folder: str) -> None:
-    """boto3 for the interpreters that the newest boto3 left behind; functions run without it where this fails."""
-    target = os.path.join(folder, "share", "lambent", "packages")
-    missing = [name for name in LEFT_BEHIND if not os.path.isdir(os.path.join(target, name))]
-    present = [name for name in missing if _works([name, "-c", "pass"])]
-    if present and subprocess.call([python, "-m", "lambent.runtimes.prepare", target, *present]) != 0:
-        print(f"Without boto3 for {', '.join(present)}: functions on them start, but cannot import it", flush=True)
+def _prepare_runtimes(python: str) -> None:
+    """boto3 for the interpreters that the newest boto3 left behind; functions on those run without it where it cannot be fetched."""
+    if subprocess.call([python, "-m", "lambent.runtimes.prepare"]) != 0:
+        print("Some runtimes have no boto3: functions on them start, but cannot import it", flush=True)
 
 
 if __name__ == "__main__":

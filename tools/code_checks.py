@@ -17,7 +17,7 @@ LINES_OF_MODULE = 600
 LINES_OF_FUNCTION = 50
 IMPURE = {"asyncio", "logging", "os", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}
 # What runs inside a sandbox or in the launcher has no event loop and so no Clock.
-BESIDE_THE_NODE = ("runtimes/", "sandbox/", "clock.py")
+BESIDE_THE_NODE = ("runtimes/", "runtime_api/python_client.py", "sandbox/", "clock.py")
 SHARED_FOLDERS = {"/", "/home", "/opt", "/root", "/srv", "/tmp", "/usr/src", "/var/tmp", tempfile.gettempdir(), str(Path.home())}
 
 

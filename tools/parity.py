@@ -11,6 +11,7 @@ from collections import defaultdict
 
 from lambent.services.table import implemented
 from lambent.wire.gateway import Gateway
+
 from tools.code_checks import TOP
 
 PAGE = TOP / "docs" / "parity.md"
