@@ -1,8 +1,8 @@
 """Who may run now: exact concurrency accounting behind an interface that one node and many share.
 
-In flight means accepted and not yet answered, initialisation included (contract 02 §6). A synchronous invocation has no queue: it gets
-a permit or a 429 with the reason. On one node the *assigner* is this module's ``LocalAssigner``; in a cluster it is the node that
-rendezvous hashing names for the function, asked over the network, which is why ``acquire`` is a coroutine. The local one never
+In flight means accepted and not yet answered, initialisation included (contract 02 §6). A synchronous invocation has no queue: it
+gets a permit or a 429 with the reason. On one node the *assigner* is this module's ``LocalAssigner``; in a cluster it is the node
+that rendezvous hashing names for the function, asked over the network, which is why ``acquire`` is a coroutine. The local one never
 suspends.
 
 Limits are asked for in AWS's order: the function's own (reserved concurrency, set by the control plane through ``reserve``) is both

@@ -1,7 +1,8 @@
 """The socket to a runtime: frames in, bytes out, at once.
 
-Not an asyncio transport, for two things that only the socket itself can tell (the speed is the same): whether a hand-over reached anybody,
-which decides if it may be given to another environment; and all that a dead runtime had written, read to the end before its exit counts.
+Not an asyncio transport, for two things that only the socket itself can tell (the speed is the same): whether a hand-over reached
+anybody, which decides if it may be given to another environment; and all that a dead runtime had written, read to the end before
+its exit counts.
 
 All channels share one receive buffer, since everything here happens in the loop's thread.
 """
@@ -51,6 +52,11 @@ class Channel:
             self._backlog = memoryview(data)[sent:]
             self._loop.add_writer(self._socket.fileno(), self._writable)
         return True
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether the peer has yet to take some of what was sent."""
+        return self._backlog is not None
 
     def drain(self) -> list[Frame]:
         """All frames that a dead peer left behind. What is broken among them is as good as unsaid."""

@@ -12,24 +12,24 @@ The life of an environment (contract 03 §1):
                                                              and on that invocation's time
     every state ──▶ STOPPED                                  exit, timeout, violation, kill: never used again
 
-**What an answer is.** The invocation ends when the runtime has posted its response *and* asks for the next one. Between the two stands
-ANSWERED: the outcome is settled, but neither the caller is told nor the environment free. If the process ends or the time runs out
-right there, the response stands, and only the report says what happened.
+**What an answer is.** The invocation ends when the runtime has posted its response *and* asks for the next one. Between the two
+stands ANSWERED: the outcome is settled, but neither the caller is told nor the environment free. If the process ends or the time
+runs out right there, the response stands, and only the report says what happened.
 
-**Fencing.** The node trusts nothing that comes out of the sandbox, because user code shares the process with the runtime client. Each
-hand-over gets a new *lease epoch*; an answer counts only if it carries the epoch and the request id of the invocation that is running.
-A late answer, a second one, one for somebody else, one when nothing runs, a ``next`` before the answer: each is a violation, and an
-environment that violates the conversation is killed and replaced. Whoever waits for it gets an error of the function, once. The outcome
-of the invocation before is not touched.
+**Fencing.** The node trusts nothing that comes out of the sandbox, because user code shares the process with the runtime client.
+Each hand-over gets a new *lease epoch*; an answer counts only if it carries the epoch and the request id of the invocation that is
+running. A late answer, a second one, one for somebody else, one when nothing runs, a ``next`` before the answer: each is a
+violation, and an environment that violates the conversation is killed and replaced. Whoever waits for it gets an error of the
+function, once. The outcome of the invocation before is not touched.
 
 **Init.** The init phase belongs to the environment and has its own limit. If it fails or runs over, the sandbox is dropped, and the
 environment waits in BROKEN for an invocation that pays for the second attempt; a second failure is that invocation's answer, in the
 runtime's own words.
 
-**Events and instructions** are the only ways in and out. Times (``at``) are seconds of the monotonic clock, given with the event. The
-machine never asks. ``TABLE`` is the whole behaviour: (state, event) -> (action, states that may follow). What is missing there cannot
-happen; if it does, that is our own bug, and ``IllegalTransition`` tells the story. The two transitions of a warm invocation are as
-cheap as the rest is careful: no state is copied, the instructions without members exist once.
+**Events and instructions** are the only ways in and out. Times (``at``) are seconds of the monotonic clock, given with the event.
+The machine never asks. ``TABLE`` is the whole behaviour: (state, event) -> (action, states that may follow). What is missing there
+cannot happen; if it does, that is our own bug, and ``IllegalTransition`` tells the story. The two transitions of a warm invocation
+are as cheap as the rest is careful: no state is copied, the instructions without members exist once.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ from lambent.invoke.environment_events import (
     Undeliverable,
     Violated,
 )
+from lambent.observe import log_lines
 
 
 class State(StrEnum):
@@ -360,15 +361,15 @@ class EnvironmentMachine:
 
     def time_out(self, event: DeadlinePassed) -> Sequence[Instruction]:
         fault = fault_payloads.timed_out(self.request_id, self.timeout_s)
-        note = f"{self.request_id} Task timed out after {self.timeout_s:.2f} seconds\n\n"
-        return self._end(self._failure(fault, "timeout", note), event.at, "timed out")
+        return self._end(self._failure(fault, "timeout", ""), event.at, "timed out")
 
     def exit_busy(self, event: Exited) -> Sequence[Instruction]:
         return self._exit(event)
 
     def _exit(self, event: Exited) -> Sequence[Instruction]:
         fault = fault_payloads.exited(self.request_id, event.how)
-        return self._end(self._failure(fault, "error", f"{fault.message}\n{fault.error_type}\n"), event.at, event.how.reason())
+        note = log_lines.runtime_exited(self.request_id, fault.error_type, event.how.reason())
+        return self._end(self._failure(fault, "error", note), event.at, event.how.reason())
 
     def violate(self, event: NextFrame | ResponseFrame | ErrorFrame | InitErrorFrame | Violated) -> Sequence[Instruction]:
         detail = event.detail if isinstance(event, Violated) else f"{_WORDS[type(event)]} out of turn"

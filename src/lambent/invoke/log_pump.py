@@ -1,14 +1,16 @@
 """What a sandbox prints, on its way from the pipe to the log store: in order, bounded, and never late for its report.
 
-Two things make lines wait in the pipe, and both are meant. A read takes a bounded chunk and then lets the loop turn, so that a chatty function slows no
-neighbour. And a function that prints more than ``BURST`` bytes and then more than ``RATE`` bytes a second is read no faster than that: the pipe
-fills, and ``write`` blocks inside the sandbox, which is where the cost belongs. Nothing is queued in the node, since the sink takes lines at once.
+Two things make lines wait in the pipe, and both are meant. A read takes a bounded chunk and then lets the loop turn, so that a
+chatty function slows no neighbour. And a function that prints more than ``BURST`` bytes and then more than ``RATE`` bytes a second
+is read no faster than that: the pipe fills, and ``write`` blocks inside the sandbox, which is where the cost belongs. Nothing is
+queued in the node, since the sink takes lines at once.
 
-Before a frame counts, ``drain`` empties the pipe, because what the runtime wrote before the frame is in there by then (the driver's promise). It takes
-no more than the pipe holds: a thread that goes on printing cannot keep it busy.
+Before a frame counts, ``drain`` empties the pipe, because what the runtime wrote before the frame is in there by then (the driver's
+promise). It takes no more than the pipe holds: a thread that goes on printing cannot keep it busy.
 
-The platform's own lines pass through here too, so that START, the function's lines, END and REPORT reach the stream in order. START waits
-for company: it goes out with the lines that follow, or by ``flush`` when an invocation takes long, so that a short one costs a single write.
+The platform's own lines pass through here too, so that START, the function's lines, END and REPORT reach the stream in order. START
+waits for company: it goes out with the lines that follow, or by ``flush`` when an invocation takes long, so that a short one costs
+a single write.
 """
 
 from __future__ import annotations
@@ -90,9 +92,7 @@ class LogPump:
         while left > 0:
             try:
                 data = os.read(fd, CHUNK)
-            except BlockingIOError:
-                break
-            except OSError:
+            except OSError:  # most often BlockingIOError: empty
                 break
             if not data:
                 self._pause(fd)
@@ -116,10 +116,8 @@ class LogPump:
     def last_words(self, fd: int) -> None:
         """Read a detached pipe whose writers are dead, hand over what is left, and close it."""
         self._fd = fd
-        left, size = self._size * 2, self._size
         self.drain()
         self._fd = -1
-        del left, size
         self.end_line()
         self.flush()
         os.close(fd)

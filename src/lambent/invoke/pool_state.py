@@ -1,21 +1,22 @@
 """The pool of execution environments of one function version (and tenant), as a pure machine: who runs where.
 
-**Leasing.** A job takes the environment that went idle last: it is the warmest, and the others grow old undisturbed and can be reaped.
-If none is idle, the job waits in order of arrival and one more environment is started for it. On AWS a cold start is bound to its
-request. Here whichever environment is free first takes the job that has waited longest, be it a fresh one or one that just finished:
-nobody waits longer than on AWS, most wait less, and the spare start is there for the next job, which is counted on before another is
-started. Two laws follow, and the tests hold the machine to them after every step: while jobs wait, at least as many environments are
-starting; and there are never more environments than there have been jobs in flight at once, which the permits bound.
+**Leasing.** A job takes the environment that went idle last: it is the warmest, and the others grow old undisturbed and can be
+reaped. If none is idle, the job waits in order of arrival and one more environment is started for it. On AWS a cold start is bound
+to its request. Here whichever environment is free first takes the job that has waited longest, be it a fresh one or one that just
+finished: nobody waits longer than on AWS, most wait less, and the spare start is there for the next job, which is counted on before
+another is started. Two laws follow, and the tests hold the machine to them after every step: while jobs wait, at least as many
+environments are starting; and there are never more environments than there have been jobs in flight at once, which the permits
+bound.
 
-**Init failures.** An environment whose init failed is good for one job, which pays for the second attempt (see ``environment_state``).
-With nobody waiting it is thrown away.
+**Init failures.** An environment whose init failed is good for one job, which pays for the second attempt (see
+``environment_state``). With nobody waiting it is thrown away.
 
-**Idling.** ``idle`` is ordered by the time of going idle, oldest first; the frozen ones are always its head, so that a ``Tick`` looks
-only at what it changes. Freezing is lazy: an environment that is busy again at once pays nothing.
+**Idling.** ``idle`` is ordered by the time of going idle, oldest first; the frozen ones are always its head, so that a ``Tick``
+looks only at what it changes. Freezing is lazy: an environment that is busy again at once pays nothing.
 
-**Draining.** When the version changes, the pool's key is stale: what is idle stops at once, what is busy stops when it is free, jobs
-that were accepted before still run on what they were accepted for, and nothing new comes in, since ``Submit`` is no word that a
-draining pool knows. ``Abort`` is the end of patience: everything stops, and whoever waited gets the fault.
+**Draining.** When the version changes, the pool's key is stale: what is idle stops at once, what is busy stops when it is free,
+jobs that were accepted before still run on what they were accepted for, and nothing new comes in, since ``Submit`` is no word that
+a draining pool knows. ``Abort`` is the end of patience: everything stops, and whoever waited gets the fault.
 
 Two tables: what a pool hears, by phase; and what it hears about one environment, by the state of its slot.
 """
@@ -129,9 +130,10 @@ class Begin:
 
 @dataclass(slots=True)
 class Start:
-    """Start an environment and call it ``slot``."""
+    """Start an environment and call it ``slot``. ``job`` is what caused it, and not necessarily what it will run."""
 
     slot: int
+    job: Any
 
 
 @dataclass(slots=True)
@@ -263,23 +265,23 @@ class PoolMachine:
             slot.state = SlotState.BUSY
             return (Begin(slot.number, event.job),)
         self.waiting.append(event.job)
-        return self._start_if_short()
+        return self._start_if_short(event.job)
 
     def resubmit(self, event: Resubmit) -> Sequence[Instruction]:
         """It has waited longest, and goes first."""
         if self.idle:
             return self.submit(Submit(event.job))
         self.waiting.appendleft(event.job)
-        return self._start_if_short()
+        return self._start_if_short(event.job)
 
-    def _start_if_short(self) -> Sequence[Instruction]:
-        return _NOTHING if self.starting >= len(self.waiting) else (self._start(),)
+    def _start_if_short(self, job: Any) -> Sequence[Instruction]:
+        return _NOTHING if self.starting >= len(self.waiting) else (self._start(job),)
 
-    def _start(self) -> Start:
+    def _start(self, job: Any) -> Start:
         self._numbers += 1
         self.slots[self._numbers] = Slot(self._numbers, SlotState.STARTING)
         self.starting += 1
-        return Start(self._numbers)
+        return Start(self._numbers, job)
 
     def tick(self, event: Tick) -> Sequence[Instruction]:
         instructions: list[Instruction] = []

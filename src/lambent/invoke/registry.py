@@ -1,8 +1,8 @@
 """The function versions that this node can run, in memory: where a name and a qualifier become an immutable value.
 
 The control plane writes here after its own commit; the front door reads here and nowhere else, so that a warm invocation touches no
-database. A change replaces a value as a whole, and listeners hear of it at once, in the same call: pools drain by comparing environment
-keys.
+database. A change replaces a value as a whole, and listeners hear of it at once, in the same call: pools drain by comparing
+environment keys.
 """
 
 from __future__ import annotations

@@ -1,0 +1,70 @@
+"""The one entrance to the data plane: every kind of caller hands an ``Invocation`` to ``FrontDoor.invoke``.
+
+Resolve, check the event, take a permit, submit, wait. Up to the permit everything can be refused and nothing has happened; from
+``submit`` on the invocation runs to its end and is answered exactly once, whether or not the caller still waits. The permit goes
+back when the answer is there, not when somebody reads it.
+
+The version is resolved again if the caller had to wait for its permit or its check: what runs is what was current when it was
+submitted, and a stale version never gets a new environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from lambent.clock import Clock
+from lambent.invoke import payload as payloads
+from lambent.invoke import trace
+from lambent.invoke.admission import Assigner
+from lambent.invoke.environment import StoryRecorder
+from lambent.invoke.invocation import Invocation, InvocationResult
+from lambent.invoke.job import Job
+from lambent.invoke.pools import Pools
+from lambent.invoke.registry import Registry
+from lambent.settings import Limits
+
+
+class FrontDoor:
+    """Raises ``ClientFault`` (not found, not active, no JSON, too large, throttled) and ``PlatformFault``.
+
+    A fault of the function is a result, no exception.
+    """
+
+    def __init__(self, registry: Registry, pools: Pools, assigner: Assigner, clock: Clock, limits: Limits, story: StoryRecorder) -> None:
+        self._registry = registry
+        self._pools = pools
+        self._assigner = assigner
+        self._clock = clock
+        self._story = story
+        self._limit = limits.sync_payload
+
+    async def invoke(self, call: Invocation) -> InvocationResult:
+        """Run ``call`` and wait for its answer. An empty payload means ``{}``. Cancelling the wait cancels nothing else."""
+        version = self._registry.resolve(call.target)
+        await self._check(call)
+        permit = await self._assigner.acquire(version)
+        try:
+            version = self._registry.resolve(call.target)
+            now = self._clock.now()
+            answer: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
+            self._story.record(call.request_id, "accepted", call.cause, version.arn.name, now)
+            self._pools.submit(Job(call, version, call.payload or b"{}", trace.complete(call.trace, now), permit, answer))
+        except BaseException:
+            permit.release()
+            raise
+        return await answer
+
+    async def dry_run(self, call: Invocation) -> None:
+        """All the checks that ``invoke`` makes, and nothing runs."""
+        self._registry.resolve(call.target)
+        await self._check(call)
+
+    async def _check(self, call: Invocation) -> None:
+        event = call.payload
+        if not event:
+            return
+        payloads.check_size(event, self._limit)
+        if len(event) <= payloads.LARGE:
+            payloads.check_json(event)
+        else:
+            await asyncio.get_running_loop().run_in_executor(None, payloads.check_json, event)

@@ -1,0 +1,149 @@
+"""The shell around one ``PoolMachine``: the environments of one function version (and tenant).
+
+Carrying out an instruction can bring the next event before the list is through (a killed environment ends at once), so events queue
+and are handled one after the other; the machine never sees one inside another.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from lambent.errors import PlatformFault
+from lambent.function_version import FunctionVersion
+from lambent.invoke.environment import Environment, EnvironmentInfo, Fittings
+from lambent.invoke.job import Job
+from lambent.invoke.pool_state import (
+    Abort,
+    Begin,
+    Drain,
+    Ended,
+    Event,
+    Fail,
+    Free,
+    FreeBroken,
+    FreezeSlot,
+    PoolMachine,
+    Resubmit,
+    Retire,
+    Start,
+    Stop,
+    Submit,
+    Tick,
+)
+
+
+class Keeper(Protocol):
+    """What a pool tells the keeper of all pools."""
+
+    def warm(self, pool: Pool) -> None:
+        """It has environments that will want freezing."""
+        ...
+
+    def retired(self, pool: Pool) -> None:
+        """It is empty and will stay so."""
+        ...
+
+
+class Pool:
+    """``warm`` is true while the keeper knows that something here wants freezing."""
+
+    __slots__ = ("_busy", "_environments", "_fittings", "_keeper", "_machine", "_queue", "key", "tenant", "version", "warm")
+
+    def __init__(self, version: FunctionVersion, tenant: str, fittings: Fittings, keeper: Keeper) -> None:
+        self.key = (version.environment_key, tenant)
+        self.version = version
+        self.tenant = tenant
+        self.warm = False
+        self._fittings = fittings
+        self._keeper = keeper
+        self._machine = PoolMachine(f"{version.arn}:{version.version}")
+        self._environments: dict[int, Environment] = {}
+        self._queue: deque[Event] = deque()
+        self._busy = False
+
+    def submit(self, job: Job) -> None:
+        """Run ``job`` here, now or as soon as an environment is free."""
+        self._feed(Submit(job))
+
+    def tick(self, at: float, freeze_after: float, idle_after: float) -> None:
+        """Freeze and reap what has been idle for long."""
+        self._feed(Tick(at, freeze_after, idle_after))
+        self.warm = self._machine.unfrozen > 0
+
+    def drain(self, reason: str) -> None:
+        """Take nothing new; end when the last job has."""
+        self._feed(Drain(reason))
+
+    def abort(self, fault: PlatformFault) -> None:
+        """End now. Whoever waits gets ``fault``."""
+        self._feed(Abort(fault))
+
+    def environments(self) -> list[EnvironmentInfo]:
+        return [environment.info() for environment in self._environments.values()]
+
+    # ------------------------------------------------------------------------------------------ what environments tell us
+
+    def free(self, environment: Environment, at: float) -> None:
+        self._feed(Free(environment.slot, at))
+        if not self.warm:
+            self.warm = True
+            self._keeper.warm(self)
+
+    def free_broken(self, environment: Environment) -> None:
+        self._feed(FreeBroken(environment.slot))
+
+    def ended(self, environment: Environment, fault: PlatformFault | None) -> None:
+        self._feed(Ended(environment.slot, fault))
+        self._environments.pop(environment.slot, None)
+
+    def requeue(self, job: Job) -> None:
+        self._feed(Resubmit(job))
+
+    # --------------------------------------------------------------------------------------------- what the machine wants
+
+    def _feed(self, event: Event) -> None:
+        if self._busy:
+            self._queue.append(event)
+            return
+        self._busy = True
+        try:
+            while True:
+                for instruction in self._machine.handle(event):
+                    _DO[type(instruction)](self, instruction)
+                if not self._queue:
+                    return
+                event = self._queue.popleft()
+        finally:
+            self._busy = False
+
+    def _begin(self, instruction: Begin) -> None:
+        self._environments[instruction.slot].begin(instruction.job)
+
+    def _start(self, instruction: Start) -> None:
+        environment = Environment(instruction.slot, self.version, self.tenant, self._fittings, self)
+        self._environments[instruction.slot] = environment
+        environment.start(instruction.job.call.request_id)
+
+    def _freeze(self, instruction: FreezeSlot) -> None:
+        self._environments[instruction.slot].freeze()
+
+    def _stop(self, instruction: Stop) -> None:
+        self._environments[instruction.slot].kill(instruction.reason)
+
+    def _fail(self, instruction: Fail) -> None:
+        instruction.job.fail(instruction.fault)
+
+    def _retire(self, instruction: Retire) -> None:
+        self._keeper.retired(self)
+
+
+_DO: dict[type[Any], Callable[[Pool, Any], None]] = {
+    Begin: Pool._begin,
+    Fail: Pool._fail,
+    FreezeSlot: Pool._freeze,
+    Retire: Pool._retire,
+    Start: Pool._start,
+    Stop: Pool._stop,
+}

@@ -1,0 +1,182 @@
+"""All pools of the node: finds the one for a job, keeps the two clocks that idle environments live by, and ends everything.
+
+A pool is found by (environment key, tenant). When the registry says that a version changed, its pools leave the map in the same
+call, and drain outside it: whatever resolves to the new version finds or makes another pool, even if the change was undone and the
+key is the old one again.
+
+One timer freezes, for all pools: it runs only while some environment is idle and warm, every ``freeze_after``. One timer reaps, a
+fraction of ``idle_after`` apart, only while there are pools. Neither costs an invocation anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Coroutine
+from typing import Any
+
+from lambent.clock import Clock, Timer
+from lambent.errors import PlatformFault
+from lambent.function_version import FunctionVersion
+from lambent.invoke.environment import EnvironmentInfo, Fittings, RuntimeVersionOf, SpecFor, StoryRecorder
+from lambent.invoke.job import Job
+from lambent.invoke.pool import Pool
+from lambent.invoke.registry import Change, Registry
+from lambent.observe.log_sink import LogSink
+from lambent.sandbox.driver import SandboxDriver
+from lambent.settings import Settings
+
+LOG = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+
+
+class Pools:
+    """Listens to ``registry`` from the start. ``close`` once, before the driver is closed."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        driver: SandboxDriver,
+        clock: Clock,
+        sink: LogSink,
+        story: StoryRecorder,
+        spec_for: SpecFor,
+        settings: Settings,
+        runtime_version: RuntimeVersionOf | None = None,
+    ) -> None:
+        self._clock = clock
+        self._freeze_after = settings.sandbox.freeze_after
+        self._idle_after = settings.sandbox.idle_after
+        self._reap_every = min(max(self._idle_after / 10, self._freeze_after), 30.0)
+        self._fittings = Fittings(
+            driver=driver,
+            clock=clock,
+            sink=sink,
+            story=story,
+            spec_for=spec_for,
+            runtime_version=runtime_version or _plain_runtime_version,
+            spawn=self._spawn,
+            response_cap=settings.limits.response_payload,
+            init_timeout=settings.sandbox.init_timeout,
+        )
+        self._pools: dict[tuple[str, str], Pool] = {}
+        self._leaving: set[Pool] = set()
+        self._warm: list[Pool] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._freezer: Timer | None = None
+        self._reaper: Timer | None = None
+        self._closing: str = ""
+        self._empty: asyncio.Event | None = None
+        registry.listen(self._on_change)
+
+    def submit(self, job: Job) -> None:
+        """Run ``job``; its future gets the answer. Raises ``PlatformFault`` once the node is closing."""
+        version = job.version
+        pool = self._pools.get((version.environment_key, job.call.tenant))
+        if pool is None:
+            if self._closing:
+                raise PlatformFault(self._closing)
+            pool = self._open(job)
+        pool.submit(job)
+
+    def environments(self) -> list[EnvironmentInfo]:
+        """Every environment there is, for ``lambent ps``."""
+        return [info for pool in (*self._pools.values(), *self._leaving) for info in pool.environments()]
+
+    async def close(self, drain: float = DRAIN_SECONDS) -> None:
+        """Take nothing new, give what runs or waits ``drain`` seconds, then end it. On return no sandbox of ours is left."""
+        self._closing = "The node is shutting down"
+        self._empty = asyncio.Event()
+        for key in list(self._pools):
+            self._drain(key, self._closing)
+        if self._leaving:
+            patience = self._clock.call_later(drain, self._abort)
+            await self._empty.wait()
+            patience.cancel()
+        for timer in (self._freezer, self._reaper):
+            if timer is not None:
+                timer.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # ------------------------------------------------------------------------------------------------ what pools tell us
+
+    def warm(self, pool: Pool) -> None:
+        self._warm.append(pool)
+        if self._freezer is None:
+            self._freezer = self._clock.call_later(self._freeze_after, self._freeze)
+
+    def retired(self, pool: Pool) -> None:
+        self._leaving.discard(pool)
+        if self._pools.get(pool.key) is pool:
+            del self._pools[pool.key]
+        if self._empty is not None and not self._leaving and not self._pools:
+            self._empty.set()
+
+    # ------------------------------------------------------------------------------------------------------------ inside
+
+    def _open(self, job: Job) -> Pool:
+        pool = Pool(job.version, job.call.tenant, self._fittings, self)
+        self._pools[pool.key] = pool
+        if self._reaper is None:
+            self._reaper = self._clock.call_later(self._reap_every, self._reap)
+        return pool
+
+    def _on_change(self, change: Change) -> None:
+        before, after = change.before, change.after
+        if before is None or (after is not None and after.environment_key == before.environment_key):
+            return
+        for key in [key for key in self._pools if key[0] == before.environment_key]:
+            self._drain(key, "its version was replaced" if after is not None else "its version was removed")
+
+    def _drain(self, key: tuple[str, str], reason: str) -> None:
+        pool = self._pools.pop(key)
+        self._leaving.add(pool)
+        pool.drain(reason)
+
+    def _abort(self) -> None:
+        fault = PlatformFault(f"{self._closing}, and the invocation did not end in time")
+        for pool in list(self._leaving):
+            pool.abort(fault)
+
+    def _freeze(self) -> None:
+        self._freezer = None
+        at = self._clock.monotonic()
+        pools, self._warm = self._warm, []
+        for pool in pools:
+            pool.tick(at, self._freeze_after, self._idle_after)
+            if pool.warm:
+                self._warm.append(pool)
+        if self._warm:
+            self._freezer = self._clock.call_later(self._freeze_after, self._freeze)
+
+    def _reap(self) -> None:
+        self._reaper = None
+        at = self._clock.monotonic()
+        for pool in list(self._pools.values()):
+            warm = pool.warm
+            pool.tick(at, self._freeze_after, self._idle_after)
+            pool.warm = warm
+        if self._pools:
+            self._reaper = self._clock.call_later(self._reap_every, self._reap)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            LOG.warning("an execution environment: %s", error)
+
+
+def _plain_runtime_version(version: FunctionVersion) -> tuple[str, str]:
+    """What is known without looking at the interpreter."""
+    name = re.sub(r"(?<=[a-z])(?=\d)", ":", version.runtime, count=1)
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return name, f"arn:{version.arn.partition}:lambda:{version.arn.region}::runtime:{digest}"
