@@ -118,17 +118,34 @@ def _is_ancestor(pid: int, parents: dict[int, int]) -> bool:
 
 
 def _cgroups() -> set[str]:
-    """Cgroups in a sub-tree of ours, in whatever hierarchy."""
-    root = Path("/sys/fs/cgroup")
-    if not root.is_dir():
-        return set()
-    tops = [folder for pattern in ("lambent*", "*/lambent*") for folder in root.glob(pattern) if folder.is_dir()]
-    return {str(path) for top in tops for path in (top, *top.rglob("*")) if path.is_dir()}
+    """Our sub-trees in every hierarchy: ``…/lambent``, and in it an instance for every server, named after its process."""
+    found = set()
+    for parent, folders, _ in os.walk("/sys/fs/cgroup"):
+        for name in folders:
+            if name in {"lambent", "lambent-node"}:
+                found.add(f"{parent}/{name}")
+                found.update(f"{parent}/{name}/{entry}" for entry in _folders(f"{parent}/{name}"))
+        folders[:] = [name for name in folders if name not in {"lambent", "lambent-node"}]
+    return found
 
 
 def _left_cgroups() -> list[str]:
-    """New ones that hold no process, or one of ours; one that holds somebody else's belongs to a server that runs beside us."""
-    return [f"cgroup {path}" for path in sorted(_cgroups() - _state["cgroups"])]  # type: ignore[operator]
+    """New ones, except those of a server that lives: it is either listed as a process of ours, or somebody else's."""
+    left = []
+    for path in sorted(_cgroups() - _state["cgroups"]):  # type: ignore[operator]
+        owner = path.rsplit("/", 1)[-1].split("-")[0]
+        alive = owner.isdigit() and os.path.exists(f"/proc/{owner}") and owner != str(os.getpid())
+        in_use = not owner.isdigit() and bool(_folders(path) or _read(f"{path}/cgroup.procs"))
+        if not alive and not in_use:
+            left.append(f"cgroup {path}")
+    return left
+
+
+def _folders(path: str) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def _mounts() -> set[str]:
