@@ -1,0 +1,50 @@
+"""A thousand isolated environments: how long until all are there, and what each holds once it is idle.
+
+As many invocations arrive at once as environments are wanted, and each sleeps until the last has surely begun; so none can be reused, and
+the time until the last answer, less the sleep, is the time of creation. Then everything is idle, and memory is read.
+"""
+
+from __future__ import annotations
+
+import time
+
+from bench.load import Load, drive
+from bench.rows import Row, megabytes
+from bench.stage import SMALL_MB, Stage, descendants, private_memory, unique_memory
+
+_SLEEP = 12  # seconds
+_PROMISED_EACH = 3 * 2**20
+
+
+def measure(stage: Stage) -> list[Row]:
+    count = stage.plan.environments
+    stage.deploy("crowd", memory=SMALL_MB)
+    before = descendants(stage.server.pid)
+    held = unique_memory(before)
+    outcome = drive(Load(stage.server.port, "crowd", f'{{"sleep": {_SLEEP}}}', count, count))
+    created = outcome.elapsed - _SLEEP
+    time.sleep(2)
+    there = stage.environments("crowd")
+    if there != count:
+        raise RuntimeError(f"{there} environments instead of {count}: some were reused or ended")
+    after = descendants(stage.server.pid)
+    each = private_memory([pid for pid in after if pid not in set(before)]) / count
+    grown = (unique_memory(after) - held) / count
+    title = f"{count:,} isolated idle environments"
+    allowed = 8.0 * count / 1_000
+    return [
+        Row(
+            f"{title}: created",
+            f"<= {allowed:g} s",
+            f"{created:.2f} s",
+            created <= allowed,
+            f"{created / count * 1000:.1f} ms each, through the API, functions of {SMALL_MB} MB",
+        ),
+        Row(
+            f"{title}: memory of each",
+            "<= 3 MB unique",
+            megabytes(each),
+            each <= _PROMISED_EACH,
+            f"all processes of the server grew by {megabytes(grown)} for each, with what the node holds of it",
+        ),
+    ]
