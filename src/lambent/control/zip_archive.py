@@ -211,17 +211,17 @@ def _read_link(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 def require_inside(links: Mapping[Name, Name]) -> None:
     """Refuse links of which one leads above the folder. Keys are names of links, values the parts of what they point to.
 
-    Every link on the way is followed, as the kernel does, and like the kernel it gives up after 40 of them: such a link leads nowhere.
-    The steps are counted over all links together, since links of links of links are cheap to write and dear to walk.
+    Every link on the way is followed, as the kernel does. The kernel gives up after 40 of them; a link that needs more, such as one that
+    leads to itself, is of no use to anybody and refused as well. The steps are counted over all links together, since links of links of links are cheap to write and dear to walk.
     """
     steps = 0
     for name in links:
         here = list(name[:-1])
         ahead = list(reversed(links[name]))
         hops = 0
-        while ahead and hops <= MAX_HOPS:
+        while ahead:
             steps += 1
-            if steps > MAX_STEPS:
+            if steps > MAX_STEPS or hops > MAX_HOPS:
                 raise broken()
             part = ahead.pop()
             if part in ("", "."):
