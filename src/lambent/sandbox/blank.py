@@ -57,7 +57,7 @@ def run(control: socket.socket, shell: int, attach: list[int], config: Message, 
     rootless, pids, tmp_mb. ``program`` is the system call filter.
     """
     try:
-        _prepare(shell, attach, config, control)
+        _prepare(shell, attach, config)
         control.send(b'{"blank": true}')
         message, fds = receive(control)
         if not message:
@@ -82,10 +82,12 @@ def _fault(control: socket.socket, error: OSError) -> NoReturn:
         os._exit(FAULT_STATUS)
 
 
-def _prepare(shell: int, attach: list[int], config: Message, control: socket.socket) -> None:
+def _prepare(shell: int, attach: list[int], config: Message) -> None:
     for door in attach:
         os.write(door, b"0")
         os.close(door)
+    kernel.setns(shell, kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
+    os.close(shell)
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP)
     kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, "hidepid=2")
     owner = config["uid"]
@@ -96,10 +98,6 @@ def _prepare(shell: int, attach: list[int], config: Message, control: socket.soc
     kernel.drop_bounding_set()
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")  # a machine short of memory loses sandboxes before it loses the platform
-    if not receive(control)[0]:  # the shell has furnished its namespaces
-        os._exit(0)
-    kernel.setns(shell, kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
-    os.close(shell)
 
 
 def _limit(limit: int, soft: int, hard: int) -> None:

@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lambent.sandbox import kernel
 from lambent.sandbox.cgroups import Cgroups, instance_name, vcpus
 from lambent.sandbox.nursery import Cell, Nursery
-from lambent.sandbox.shell import run_shell
+from lambent.sandbox.shell import ShellStarter
 
 if TYPE_CHECKING:
     from lambent.sandbox.network import Network
@@ -92,7 +92,8 @@ def _isolate() -> bool:
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
-    kernel.unshare(flags)
+    # Having namespaces of its own at all, the launcher may return to them from those that it makes for shells.
+    kernel.unshare(flags | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
     return True
 
 
@@ -143,7 +144,6 @@ class Launcher:
         self.blanks = 0
         self.pids = 1024
         self.closing = False
-        self._port = 0
         self._code_root = "/"
         self._node = node
         self._network: Network | None = None
@@ -159,7 +159,6 @@ class Launcher:
         self._last_start = 0.0
         self._poller = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
-        self._own = kernel.pidfd_open(os.getpid())
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 
@@ -179,8 +178,8 @@ class Launcher:
             self.closing = True
             return
         self._code_root, self.blanks, self.pids = order["code_root"], order["blanks"], order["pids"]
-        self._port = order["port"]
         missing = list(self.cgroups.missing)
+        self._starter = ShellStarter(HOST_NAME, order["port"], 0 if self.rootless else self.first_uid + _SHELL_UID)
         self._load_filter(missing)
         egress = self._open_network(order["egress"], missing)
         if self.rootless:
@@ -410,9 +409,9 @@ class Launcher:
         self._assigned[node_id] = cell
         self._memory_mb[node_id] = order["memory_mb"]
         heapq.heappush(self._boosted, (time.monotonic() + _BOOST_S, node_id))
-        if cell.door >= 0:
-            carried.append(("door", cell.door))
-            cell.door = -1
+        if cell.door is not None:
+            carried.append(("door", cell.door.detach()))
+            cell.door = None
         started = {"event": "started", "id": node_id, "carries": [name for name, _ in carried], "freeze": [f.decode() for f in freeze]}
         self.tell(started, [fd for _, fd in carried])
         for _, fd in carried:
@@ -466,22 +465,11 @@ class Launcher:
     def uid_of(self, slot: int) -> int:
         return 0 if self.rootless else self.first_uid + slot
 
-    def fork_shell(self, cell: Cell) -> socket.socket:
-        """Fork process 1 of ``cell``; the socket on which it will say that it is ready. Raises ``OSError``."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        uid = 0 if self.rootless else self.first_uid + _SHELL_UID
-        kernel.unshare(kernel.CLONE_NEWPID)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                run_shell(theirs.fileno(), HOST_NAME, self._port, uid)
-        finally:
-            kernel.setns(self._own, kernel.CLONE_NEWPID)
-            theirs.close()
-        cell.shell_pid = pid
-        cell.pidfd = kernel.pidfd_open(pid)
-        self._shells[pid] = cell
-        return ours
+    def start_shell(self, cell: Cell) -> None:
+        """Start process 1 of ``cell``. Raises ``OSError``."""
+        shell = self._starter.start()
+        cell.shell_pid, cell.pidfd, cell.door = shell.pid, shell.pidfd, shell.door
+        self._shells[shell.pid] = cell
 
     def wire(self, cell: Cell) -> None:
         """Connect the sandbox's network namespace."""

@@ -2,11 +2,10 @@
 
 A sandbox as the launcher sees it is a ``Cell``: the pids of shell and runtime, the cgroups, the user id. Its stages:
 
-    shell ──▶ fork ──▶ setup ──▶ blank ──▶ assigned ──▶ dying ──▶ (gone)
+    fork ──▶ setup ──▶ blank ──▶ assigned ──▶ dying ──▶ (gone)
 
-``shell``: process 1 has been forked and makes its namespaces. ``fork``: the zygote has been asked for the runtime process. ``setup``:
-that process joins its cgroups and builds its mounts. ``blank``: it waits, ready, in the pool. The shell furnishes its namespaces while
-the zygote already forks; the go-message that follows joins the two. From any stage a cell may die: then the shell is killed, and the
+``fork``: process 1 sleeps in its namespaces, and the zygote has been asked for the runtime process. ``setup``: that process joins its
+cgroups and builds its mounts. ``blank``: it waits, ready, in the pool. From any stage a cell may die: then the shell is killed, and the
 kernel kills everything in its pid namespace. A cell is gone, and its user id free for another, when both the shell and the runtime
 process have been reaped.
 
@@ -60,7 +59,7 @@ class Cell:
         self.name = name
         self.slot = slot
         self.leaf = leaf
-        self.stage = "shell"
+        self.stage = "fork"
         self.node_id = ""  # the id of the request that it serves
         self.killed_by_node = False
         self.fault = ""
@@ -68,15 +67,17 @@ class Cell:
         self.runtime_pid = 0  # 0 before the fork is known
         self.runtime_status: int | None = None  # wait status once reaped
         self.pidfd = -1
-        self.door = -1  # the listening socket inside
+        self.door: socket.socket | None = None  # the listening socket inside
         self.control: socket.socket | None = None
         self.wired = False  # has a place in the network
 
     def close_descriptors(self) -> None:
-        for fd in (self.pidfd, self.door):
-            if fd >= 0:
-                os.close(fd)
-        self.pidfd = self.door = -1
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        if self.door is not None:
+            self.door.close()
+            self.door = None
 
 
 class Nursery:
@@ -104,11 +105,14 @@ class Nursery:
         """Start the zygote."""
         launcher = self._launcher
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ear, mouth = socket.socketpair()  # what the zygote prints; not a file, since children must not take their output for seekable
         plan = self._plan()
         pid = os.fork()
         if pid == 0:
-            _become_zygote(plan, theirs, self._order.get("library_path", ""))
+            _become_zygote(plan, theirs, mouth, self._order.get("library_path", ""))
         theirs.close()
+        mouth.close()
+        launcher.watch(ear, lambda: self._on_print(ear))
         self.zygote_pid, self._control, self._complaint = pid, ours, ""
         ours.send(launcher.program or b"\0")
         launcher.watch(ours, self._on_zygote)
@@ -131,6 +135,15 @@ class Nursery:
             rootless=launcher.rootless,
         )
 
+    def _on_print(self, ear: socket.socket) -> None:
+        """Keep the end of what the zygote says; it is of interest only when it does not start."""
+        text = ear.recv(4096)
+        if text:
+            self._complaint = (self._complaint + text.decode(errors="replace"))[-2000:]
+        else:
+            self._launcher.unwatch(ear)
+            ear.close()
+
     def _on_zygote(self) -> None:
         assert self._control is not None
         try:
@@ -149,7 +162,7 @@ class Nursery:
             self.is_ready, self._failures = True, 0
             self.refill()
         elif "fault" in message:
-            self._complaint = message["fault"]
+            self._complaint += message["fault"]
 
     def _zygote_gone(self) -> None:
         """Its children die with it, by their parent-death signal; a new one starts with the next request."""
@@ -169,7 +182,7 @@ class Nursery:
         if self._failures < _TRIES and not self._launcher.closing:
             self.start()
         else:
-            self._refuse(f"the zygote of {self.runtime} does not start: {self._complaint or 'see its output'}")
+            self._refuse(f"the zygote of {self.runtime} does not start: {self._complaint.strip() or 'it says nothing'}")
 
     def _refuse(self, message: str) -> None:
         self._launcher.tell({"event": "unprepared", "runtime": self.runtime, "message": message})
@@ -210,7 +223,7 @@ class Nursery:
         try:
             leaf = launcher.cgroups.make(name) if launcher.cgroups.usable else None
             cell = Cell(self, name, slot, leaf)
-            ready = launcher.fork_shell(cell)
+            launcher.start_shell(cell)
         except OSError:
             if leaf is not None:
                 leaf.remove()
@@ -218,8 +231,11 @@ class Nursery:
             raise
         self.cells[name] = cell
         self._making += 1
-        launcher.watch(ready, lambda: self._on_shell(cell, ready))
         self._request_fork(cell)
+        try:
+            launcher.wire(cell)
+        except OSError as error:
+            self._cell_failed(cell, f"no network: {error}")
 
     def _request_fork(self, cell: Cell) -> None:
         launcher = self._launcher
@@ -240,28 +256,6 @@ class Nursery:
             for fd in doors:
                 os.close(fd)
 
-    def _on_shell(self, cell: Cell, ready: socket.socket) -> None:
-        try:
-            message, fds, _, _ = socket.recv_fds(ready, 4096, 4, socket.MSG_CMSG_CLOEXEC)
-        except OSError:
-            message, fds = b"", []
-        self._launcher.unwatch(ready)
-        ready.close()
-        if message != b"ready" or cell.stage == "dying":
-            for fd in fds:
-                os.close(fd)
-            self._cell_failed(cell, message.decode() or "the shell of a sandbox ended")
-            return
-        cell.door = fds[0] if fds else -1
-        try:
-            self._launcher.wire(cell)
-            assert cell.control is not None
-            cell.control.send(b'{"go": true}')
-        except OSError as error:
-            self._cell_failed(cell, str(error))
-            return
-        cell.stage = "setup" if cell.runtime_pid else "fork"
-
     def _on_forked(self, pid: int, fault: str) -> None:
         cell = self._forking.popleft()
         cell.runtime_pid = pid
@@ -269,7 +263,7 @@ class Nursery:
             self._cell_failed(cell, fault)
             return
         self.by_runtime_pid[pid] = cell
-        if cell.stage == "fork":
+        if cell.stage != "dying":
             cell.stage = "setup"
 
     def _on_control(self, cell: Cell) -> None:
@@ -329,7 +323,7 @@ class Nursery:
         if cell.shell_pid:
             os.kill(cell.shell_pid, signal.SIGKILL)
         cell.close_descriptors()
-        if was in ("shell", "fork", "setup"):
+        if was in ("fork", "setup"):
             self._making -= 1
             self._failed(cell.fault or "a sandbox ended while it was made")
 
@@ -364,7 +358,7 @@ class Nursery:
                 os.kill(self.zygote_pid, signal.SIGKILL)
 
 
-def _become_zygote(plan: rootfs.RootPlan, control: socket.socket, library_path: str) -> NoReturn:
+def _become_zygote(plan: rootfs.RootPlan, control: socket.socket, mouth: socket.socket, library_path: str) -> NoReturn:
     """In the forked child: into the new root, then the interpreter."""
     try:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -373,7 +367,8 @@ def _become_zygote(plan: rootfs.RootPlan, control: socket.socket, library_path: 
         rootfs.enter(plan)
         keep = control.detach()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-        os.dup2(2, 1)
+        os.dup2(mouth.fileno(), 1)
+        os.dup2(mouth.fileno(), 2)
         os.dup2(keep, 3)
         kernel.close_range(4)
         environment = {"PATH": "/var/lang/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
