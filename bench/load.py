@@ -14,9 +14,12 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import uvloop
+
+TOP = Path(__file__).parent.parent
 
 _AUTHORIZATION = (
     "AWS4-HMAC-SHA256 Credential=test/20261121/us-east-1/lambda/aws4_request, "
@@ -51,7 +54,8 @@ class Outcome:
 
 def drive(load: Load) -> Outcome:
     """Run ``load`` in a child process."""
-    done = subprocess.run([sys.executable, "-m", "bench.load", json.dumps(asdict(load))], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "bench.load", json.dumps(asdict(load))]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"the load on {load.function} failed:\n{done.stderr}")
     return Outcome(**json.loads(done.stdout))

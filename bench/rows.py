@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -39,8 +40,7 @@ QUICK = Plan(rounds=2, requests=500, seconds=1.0, colds=8, environments=100, qui
 
 def percentile(samples: Sequence[float], percent: float) -> float:
     """The smallest sample that ``percent`` of all do not exceed."""
-    ordered = sorted(samples)
-    return ordered[min(len(ordered) - 1, max(0, -(-len(ordered) * percent // 100).__int__() - 1))]
+    return sorted(samples)[max(1, math.ceil(len(samples) * percent / 100)) - 1]
 
 
 def middle(samples: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.load import Load, drive
+from bench.load import TOP, Load, drive
 from bench.rows import Plan
 from lambent.cli.bundle import bundle
 from lambent.testing.local_server import LocalServer, free_port
@@ -80,7 +80,7 @@ def bare_uvicorn() -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "bench.baseline_app:app", "--port", str(port)]
     options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error", "--lifespan", "off"]
-    process = subprocess.Popen([*command, *options])
+    process = subprocess.Popen([*command, *options], cwd=TOP)
     try:
         wait_for_port(port)
         yield port
