@@ -2,9 +2,10 @@
 
 The only file that knows every driver. Nothing is decided here but who gets whom.
 
-Start: store, logs, sandbox driver, data plane, control plane (which loads every function and finishes what a killed process left), API; then the
-socket listens and the banner says so. Stop, on SIGTERM or SIGINT: the socket closes, running requests get ``STOP_SECONDS``, environments are
-ended, the driver removes every process, cgroup and mount, logs and store are closed. ``kill -9`` skips all of that, and loses nothing.
+Start: store, logs, sandbox driver, data plane, control plane (which loads every function and finishes what a killed process left),
+API; then the socket listens and the banner says so. Stop, on SIGTERM or SIGINT: the socket closes, running requests get
+``STOP_SECONDS``, environments are ended, the driver removes every process, cgroup and mount, logs and store are closed. ``kill -9`` skips
+all of that, and loses nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from lambent.api.app import App
 from lambent.api.doors import Doors
 from lambent.api.http_server import HttpServer
 from lambent.api.pages import Pages
-from lambent.clock import Clock, SystemClock
+from lambent.clock import SystemClock
 from lambent.control.account import Account
 from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
@@ -68,17 +69,6 @@ STOP_SECONDS = 10.0
 Announce = Callable[[Settings, IsolationReport], None]
 
 
-class ClockedStory:
-    """The story with the time put in, so that those who tell it need no clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.story = Story()
-        self._clock = clock
-
-    def record(self, subject: str, event: str, cause: str = "", detail: str = "") -> None:
-        self.story.record(subject, event, cause, detail, self._clock.now())
-
-
 def serve(settings: Settings, announce: Announce) -> int:
     """Run a node until SIGTERM or SIGINT. Gives the exit code of the process."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -101,7 +91,7 @@ class Node:
         self.settings = replace(settings, credentials=(*settings.credentials, internal)) if settings.auth == "signature" else settings
         self._internal = internal
         self.clock = SystemClock()
-        self.story = ClockedStory(self.clock)
+        self.story = Story()
         self.data_dir = Path(settings.data_dir).absolute()
         self._closers = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,6 +121,7 @@ class Node:
         await store.open()
         self._closers.push_async_callback(store.close)
         blobs = FileBlobs(self.data_dir / "blobs")
+        await blobs.open()
         logs = LogStore(self.data_dir / "logs", clock)
         await logs.open()
         self._closers.push_async_callback(logs.close)
@@ -143,7 +134,9 @@ class Node:
 
         registry = Registry()
         self.pools = Pools(registry, self.driver, clock, logs, self.story, self._spec_for, settings)
-        front_door = FrontDoor(registry, self.pools, LocalAssigner(settings.limits.concurrent_executions), clock, settings.limits)
+        front_door = FrontDoor(
+            registry, self.pools, LocalAssigner(settings.limits.concurrent_executions), clock, settings.limits, self.story
+        )
 
         links = await CodeLinks.open(store, clock)
         code = CodeStore(code_root, store, blobs, links, settings.limits, clock, self._runs_on)
@@ -230,7 +223,7 @@ class Node:
 
     def _tell(self, functions: Functions) -> Callable[[str], list[dict[str, Any]]]:
         def tell(subject: str) -> list[dict[str, Any]]:
-            told = self.story.story.tell(subject) or self.story.story.caused_by(subject)
+            told = self.story.tell(subject) or self.story.caused_by(subject)
             if told:
                 return [entry.document() for entry in told]
             return functions.story(subject, self.settings.region, self.settings.account)

@@ -1,9 +1,9 @@
 """The platform's endpoint, seen from inside a sandbox.
 
-A function's network namespace holds nothing but its own loopback, and yet ``boto3`` inside a function must reach this platform. The driver makes a
-listening socket on the sandbox's ``127.0.0.1`` and hands it out with the sandbox; ``Doors`` is a driver around a driver that accepts there
-and serves the connections like any other. So a function reaches the platform's public endpoint, signed like any caller's requests, and
-nothing else of the host; a door costs one descriptor and no process, and closes with its sandbox.
+A function's network namespace may hold nothing but its own loopback, and yet ``boto3`` inside a function must reach this platform. The
+driver makes a listening socket on the sandbox's ``127.0.0.1`` and hands it out with the sandbox; ``Doors`` is a driver around a driver
+that accepts there and serves the connections like any other. So a function reaches the platform's public endpoint, signed like any
+caller's requests, and nothing else of the host; a door costs one descriptor and no process, and closes with its sandbox.
 """
 
 from __future__ import annotations
