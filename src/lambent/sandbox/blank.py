@@ -140,7 +140,7 @@ def _assign(message: Message, fds: list[int], config: Message) -> None:
 
 
 def _nest() -> None:
-    """Without root there is one user id to map; a nested user namespace gives it the number that AWS uses. Optional: some kernels refuse."""
+    """Without root there is one user id to map; a nested user namespace gives it AWS's number. Optional: some kernels refuse."""
     try:
         kernel.unshare(kernel.CLONE_NEWUSER)
         for name, text in (("setgroups", "deny"), ("uid_map", "993 0 1"), ("gid_map", "990 0 1")):

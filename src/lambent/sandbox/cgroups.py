@@ -1,14 +1,16 @@
 """Control groups: limits, freezing and killing, on either layout of the kernel.
 
-A machine has one of three layouts, and what this module uses of each is the same short list:
+A machine has v2, v1, or v1 with an empty v2 tree beside it, and what this module uses of each is the same short list:
 
-| | pure v2 | hybrid | v1 |
-|---|---|---|---|
-| memory limit, peak, OOM count | ``memory.max`` ``memory.peak`` ``memory.events`` | ``memory.limit_in_bytes`` ``memory.max_usage_in_bytes`` ``memory.oom_control`` | same |
-| CPU share | ``cpu.max`` | ``cpu.cfs_quota_us`` | same |
-| processes | ``pids.max`` | ``pids.max`` | same |
-| freeze | ``cgroup.freeze`` | ``cgroup.freeze`` of the v2 tree beside it | ``freezer.state`` |
-| kill | ``cgroup.kill`` | ``cgroup.kill`` | none: whoever owns the pid namespace kills |
+| | v2 (all of it, or beside v1 for freezing and killing) | v1 |
+|---|---|---|
+| memory limit | ``memory.max`` | ``memory.limit_in_bytes`` |
+| memory peak | ``memory.peak`` | ``memory.max_usage_in_bytes`` |
+| OOM count | ``memory.events`` | ``memory.oom_control`` |
+| CPU share | ``cpu.max`` | ``cpu.cfs_quota_us`` |
+| processes | ``pids.max`` | ``pids.max`` |
+| freeze | ``cgroup.freeze`` | ``freezer.state`` |
+| kill | ``cgroup.kill`` | none: whoever owns the pid namespace kills |
 
 Everything lives in ``<hierarchy>/<our own cgroup>/lambent/<instance>/<sandbox>``; where our own cgroup does not allow it, root falls
 back on the hierarchy's root. An *instance* is named after the process that owns it, so that a later start recognises what a ``kill -9``

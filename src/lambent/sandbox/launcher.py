@@ -40,6 +40,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lambent.errors import LambentError
 from lambent.sandbox import kernel
 from lambent.sandbox.cgroups import Cgroups, instance_name, vcpus
 from lambent.sandbox.nursery import Cell, Nursery
@@ -128,6 +129,9 @@ def main(fd: int, instance: str, rootless: bool) -> NoReturn:
     try:
         launcher.open()
         launcher.run()
+    except (OSError, LambentError) as error:
+        _complain(launcher.node, str(error))
+        raise
     finally:
         launcher.close()
     os._exit(0)
@@ -141,11 +145,12 @@ class Launcher:
         self.cgroups = Cgroups(instance)
         self.first_uid = 100_000_000 + int(instance.partition("-")[0]) % 1_000 * 1_000_000  # two instances share no user id
         self.program = b""
+        self.resolv_conf = ""
         self.blanks = 0
         self.pids = 1024
         self.closing = False
         self._code_root = "/"
-        self._node = node
+        self.node = node
         self._network: Network | None = None
         self._nurseries: dict[str, Nursery] = {}
         self._assigned: dict[str, Cell] = {}  # by the node's id
@@ -173,7 +178,7 @@ class Launcher:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(clapper.fileno(), warn_on_full_buffer=False)
         self.watch(bell, self._on_bell)
-        order = json.loads(self._node.recv(MAX_MESSAGE) or b"{}")
+        order = json.loads(self.node.recv(MAX_MESSAGE) or b"{}")
         if not order:
             self.closing = True
             return
@@ -191,7 +196,7 @@ class Launcher:
             "egress": egress,
         }
         self.tell({"event": "hello", "facts": facts, "missing": missing})
-        self.watch(self._node, self._on_node)
+        self.watch(self.node, self._on_node)
 
     def _load_filter(self, missing: list[str]) -> None:
         from lambent.sandbox import seccomp
@@ -204,8 +209,21 @@ class Launcher:
     def _open_network(self, egress: str, missing: list[str]) -> str:
         if egress == "none":
             return "none"
-        missing.append("no way out of the sandbox's network: functions reach the platform's endpoint only")
-        return "none"
+        if self.rootless:
+            if egress == "full":
+                raise OSError("egress is set to full, which needs root")
+            missing.append("no egress without root: functions reach the platform's endpoint only")
+            return "none"
+        from lambent.sandbox.network import Network
+
+        network = Network(egress)
+        network.open()
+        if network.mode == "none":
+            missing.append(network.reason)
+            return "none"
+        self._network = network
+        self.resolv_conf = network.resolv_conf
+        return f"full, {network.reason}"
 
     def _on_sigterm(self, *_: object) -> None:
         self.closing = True
@@ -296,7 +314,7 @@ class Launcher:
 
     def _on_node(self) -> None:
         try:
-            data = self._node.recv(MAX_MESSAGE)
+            data = self.node.recv(MAX_MESSAGE)
         except OSError:
             data = b""
         if not data:
@@ -440,7 +458,7 @@ class Launcher:
 
     def tell(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         try:
-            socket.send_fds(self._node, [json.dumps(message).encode()], fds or [])
+            socket.send_fds(self.node, [json.dumps(message).encode()], fds or [])
         except OSError:
             self.closing = True
 
@@ -472,12 +490,13 @@ class Launcher:
         self._shells[shell.pid] = cell
 
     def wire(self, cell: Cell) -> None:
-        """Connect the sandbox's network namespace."""
+        """Give the sandbox its way out; the kernel takes it away with the network namespace. Raises ``OSError``."""
         if self._network is not None:
+            from lambent.sandbox.network import CAPACITY
+
             namespace = os.open(f"/proc/{cell.shell_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                self._network.attach(namespace, cell.slot)
-                cell.wired = True
+                self._network.attach(namespace, int(cell.name) % CAPACITY)
             finally:
                 os.close(namespace)
 
@@ -491,8 +510,6 @@ class Launcher:
         if cell.leaf is not None and not cell.leaf.remove() and tries < _REMOVE_TRIES:
             self._stubborn.append((tries + 1, cell))
             return
-        if self._network is not None and cell.wired:
-            self._network.detach(cell.slot)
         cell.nursery.forget(cell)
         self.free_slot(cell.slot)
         if cell.node_id:

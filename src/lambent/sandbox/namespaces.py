@@ -139,7 +139,7 @@ class NamespacesDriver:
         client: Path = CLIENT,
         reason: str = "this machine lets us make namespaces",
     ) -> None:
-        """``code_root``: every ``code_dir`` lies below it. ``port``: where functions find the platform on their 127.0.0.1; 0 for nowhere."""
+        """``code_root``: every ``code_dir`` lies below it. ``port``: where functions find the platform on their 127.0.0.1; or 0."""
         self._settings = settings
         self._catalogue = catalogue
         self._code_root = os.path.realpath(code_root)

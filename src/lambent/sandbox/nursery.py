@@ -51,7 +51,6 @@ class Cell:
         "shell_pid",
         "slot",
         "stage",
-        "wired",
     )
 
     def __init__(self, nursery: Nursery, name: str, slot: int, leaf: Leaf | None) -> None:
@@ -69,7 +68,6 @@ class Cell:
         self.pidfd = -1
         self.door: socket.socket | None = None  # the listening socket inside
         self.control: socket.socket | None = None
-        self.wired = False  # has a place in the network
 
     def close_descriptors(self) -> None:
         if self.pidfd >= 0:
@@ -132,6 +130,7 @@ class Nursery:
             packages=tuple((name, path) for name, path in order["packages"]),
             files=tuple(contents),
             first_uid=launcher.first_uid,
+            resolv_conf=launcher.resolv_conf,
             rootless=launcher.rootless,
         )
 

@@ -38,6 +38,7 @@ class RootPlan:
     packages: tuple[tuple[str, str], ...]  # (name under /var/runtime, path)
     files: tuple[tuple[str, bytes], ...]  # (name under /var/runtime, content)
     first_uid: int  # of the user ids that sandboxes get, for /etc/passwd
+    resolv_conf: str
     rootless: bool
 
     @property
@@ -137,9 +138,10 @@ def _etc(plan: RootPlan) -> dict[str, bytes]:
         "etc/hosts": "127.0.0.1 localhost sandbox sandbox.localdomain\n::1 localhost\n",
         "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
         "etc/hostname": "sandbox\n",
+        "etc/resolv.conf": plan.resolv_conf,
     }
     contents = {name: text.encode() for name, text in texts.items()}
-    for name in ("resolv.conf", *_COPIED):
+    for name in _COPIED:
         with contextlib.suppress(OSError), open("/etc/" + name, "rb") as file:
             contents["etc/" + name] = file.read(1 << 20)
     return contents

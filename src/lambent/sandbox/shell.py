@@ -1,13 +1,13 @@
 """The shell: process 1 of a sandbox, which holds its namespaces and buries its orphans.
 
 User code must not be process 1: signals that it sends to itself would be ignored, and it would have to reap what its children leave
-behind. So every sandbox begins with a shell. The launcher steps into fresh pid, network, ipc and host name namespaces, furnishes them (loopback, the
-platform's door: a socket that listens on 127.0.0.1 and that the node serves), starts the shell there and steps back.
+behind. So every sandbox begins with a shell. The launcher steps into fresh pid, network, ipc and host name namespaces, furnishes them
+(loopback, the platform's door: a socket that listens on 127.0.0.1 and that the node serves), starts the shell there and steps back.
 
 The shell gives up what it has (descriptors, root directory, user id, capabilities) and sleeps until somebody kills it, which kills the
-whole sandbox. Orphans need no attention, since it ignores ``SIGCHLD``. There is one per environment, so it must cost nothing: it is a program of a
-dozen system calls without a library, in machine code that this module writes, and takes some 20 kB. A forked interpreter would take 1.4 MB.
-User code sees a process 1 that it may neither signal, trace nor look into.
+whole sandbox. Orphans need no attention, since it ignores ``SIGCHLD``. There is one per environment, so it must cost nothing: it is a
+program of a dozen system calls without a library, in machine code that this module writes, and takes some 20 kB. A forked interpreter
+would take 1.4 MB. User code sees a process 1 that it may neither signal, trace nor look into.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _DATA = {
 
 
 def program(machine: str, uid: int) -> bytes:
-    """The shell as an ELF executable for ``machine`` (as ``uname -m`` says). It becomes user ``uid``, unless that is 0. Raises ``KeyError``."""
+    """The shell as an ELF executable for ``machine`` (of ``uname -m``). It becomes user ``uid``, unless that is 0. Raises ``KeyError``."""
     places, data = {}, b""
     for name, content in _DATA.items():
         places[name] = _BASE + _HEADERS + len(data)
