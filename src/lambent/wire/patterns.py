@@ -19,7 +19,7 @@ import re
 import sys
 import unicodedata
 
-_PROPERTY = re.compile(r"\\p\{([A-Z][a-z]?)\}")
+_TOKEN = re.compile(r"\\p\{([A-Z][a-z]?)\}|\\.|.", re.DOTALL)
 _SET_THEN_HYPHEN = re.compile(r"(\\[wds])-(?=[^\]])")
 _LETTERS_SEPARATORS_NUMBERS = r"\p{L}\p{Z}\p{N}_"
 _SEPARATORS = r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -32,12 +32,26 @@ def compile_pattern(source: str) -> re.Pattern[str]:
     if r"\p{" not in text:
         return re.compile(text, re.ASCII)
     text = text.replace(_LETTERS_SEPARATORS_NUMBERS, rf"\w{_SEPARATORS}")
-    return re.compile(_PROPERTY.sub(lambda found: _ranges(found[1]), text))
+    return re.compile(_with_ranges(text))
 
 
 def accepts(source: str, value: str) -> bool:
     """Does the whole of ``value`` match?"""
     return compile_pattern(source).fullmatch(value) is not None
+
+
+def _with_ranges(text: str) -> str:
+    """``\\p{X}`` spelled out: bare ranges inside a class, a class of its own outside."""
+    pieces = []
+    inside = False
+    for token in _TOKEN.finditer(text):
+        piece = token[0]
+        if token[1]:
+            piece = _ranges(token[1]) if inside else f"[{_ranges(token[1])}]"
+        elif piece in "[]":
+            inside = piece == "["
+        pieces.append(piece)
+    return "".join(pieces)
 
 
 @functools.cache
