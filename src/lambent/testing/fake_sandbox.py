@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lambent.clock import Clock
+from lambent.clock import Clock, Timer
 from lambent.errors import SandboxFault
 from lambent.runtime_api.frames import HEADER, FrameType, encode
 from lambent.sandbox.driver import IsolationReport, SandboxExit, SandboxSpec
@@ -51,6 +51,7 @@ class FakeRuntime:
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._closed = False
+        self._timers: list[Timer] = []
 
     def begin(self) -> None:
         """The process is there: initialise."""
@@ -94,7 +95,7 @@ class FakeRuntime:
             return 0
 
     def later(self, delay: float, action: Callable[[], object]) -> None:
-        self._clock.call_later(delay, lambda: None if self._closed else action())
+        self._timers.append(self._clock.call_later(delay, action))
 
     def soon(self, action: Callable[[], object]) -> None:
         """At the next turn of the loop."""
@@ -113,6 +114,8 @@ class FakeRuntime:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            for timer in self._timers:
+                timer.cancel()
             self._loop.remove_reader(self._peer.fileno())
             self._peer.close()
             os.close(self._stdout)

@@ -1,0 +1,356 @@
+"""Pools and environments together, under every order of events that Hypothesis can think of.
+
+A little world stands in for the shells: it carries out the instructions of real ``PoolMachine``s and ``EnvironmentMachine``s at once, and keeps
+books of its own, against which the laws are checked after every step:
+
+* never two invocations in one environment, never one invocation in two;
+* never more environments than invocations were in flight at once;
+* every accepted invocation is answered exactly once;
+* a lease takes the environment that went idle last, and idle ones are listed in that order;
+* a stale pool takes nothing new;
+* at the end nothing is left: no sandbox, no slot, no waiting job, no unanswered one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from lambent.errors import PlatformFault, SandboxFault
+from lambent.invoke import environment_events as ee
+from lambent.invoke import pool_state as ps
+from lambent.invoke.environment_state import TABLE, EnvironmentMachine, State
+from lambent.sandbox.driver import SandboxExit
+
+PERMITS = 4
+BUSY = {State.RESTARTING, State.REINITIALIZING, State.BUSY, State.ANSWERED}
+EXITS = [SandboxExit(0, None), SandboxExit(1, None), SandboxExit(None, 9), SandboxExit(None, 9, True)]
+
+
+class Job:
+    def __init__(self, number: int) -> None:
+        self.id = f"r{number}"
+        self.deliveries = 0
+
+    def __repr__(self) -> str:
+        return self.id
+
+
+class Env:
+    """An environment machine with the world around it."""
+
+    def __init__(self, number: int, name: str) -> None:
+        self.number = number
+        self.machine = EnvironmentMachine(name, 3, 100)
+        self.sandbox = False
+        self.coming = True  # a start is under way
+        self.frozen = False
+        self.corpse = False  # the process is dead, and the news is still on its way
+        self.job: Job | None = None
+        self.idle_at = 0.0
+
+
+class World:
+    """One pool and its environments: the shells, in miniature."""
+
+    def __init__(self, laws: Laws, generation: int) -> None:
+        self.laws = laws
+        self.name = f"g{generation}"
+        self.pool = ps.PoolMachine(self.name)
+        self.envs: dict[int, Env] = {}
+        self.queue: deque[ps.Event] = deque()
+        self.busy = False
+        self.stale = False
+        self.peak = 0
+
+    # the pool's shell
+
+    def tell(self, event: ps.Event) -> None:
+        self.queue.append(event)
+        if self.busy:
+            return
+        self.busy = True
+        try:
+            while self.queue:
+                for instruction in self.pool.handle(self.queue.popleft()):
+                    self.carry_out(instruction)
+        finally:
+            self.busy = False
+
+    def carry_out(self, instruction: ps.Instruction) -> None:
+        match instruction:
+            case ps.Start(slot, _):
+                self.envs[slot] = Env(slot, f"{self.name}/{slot}")
+            case ps.Begin(slot, job):
+                env = self.envs[slot]
+                assert env.job is None, "two invocations in one environment"
+                assert env.machine.state in {State.IDLE, State.FROZEN, State.BROKEN}
+                if env.machine.state in {State.IDLE, State.FROZEN}:
+                    others = [e.idle_at for e in self.envs.values() if e.machine.state in {State.IDLE, State.FROZEN}]
+                    assert env.idle_at == max(others), "not the newest idle one"
+                env.job = job
+                job.deliveries += 1
+                self.feed(env, ee.Assigned(job.id, self.laws.at))
+            case ps.FreezeSlot(slot):
+                self.feed(self.envs[slot], ee.IdleLong())
+            case ps.Stop(slot, reason):
+                self.feed(self.envs[slot], ee.Kill(reason, self.laws.at))
+            case ps.Fail(job, _):
+                self.laws.answered(job)
+            case ps.Retire():
+                assert not self.envs
+                self.laws.worlds.remove(self)
+
+    # an environment's shell
+
+    def feed(self, env: Env, event: ee.Event) -> None:
+        before = env.machine.state
+        instructions = env.machine.handle(event)
+        assert env.machine.state in TABLE[before, type(event)][1], "a state that the table does not name"
+        for instruction in instructions:
+            self.carry_out_for(env, instruction)
+
+    def carry_out_for(self, env: Env, instruction: ee.Instruction) -> None:
+        match instruction:
+            case ee.SendInvoke(_):
+                assert env.sandbox
+                assert not env.frozen
+                if env.corpse:
+                    self.feed(env, ee.Undeliverable(self.laws.at))
+            case ee.Answer(outcome):
+                assert env.job is not None
+                assert outcome.fault is not None or outcome.payload, "an answer without a payload"
+                env.job, job = None, env.job
+                self.laws.answered(job)
+            case ee.Requeue():
+                assert env.job is not None
+                env.job, job = None, env.job
+                self.tell(ps.Resubmit(job))
+            case ee.StartSandbox():
+                assert not env.sandbox
+                env.coming = True
+            case ee.KillSandbox():
+                env.sandbox = env.frozen = env.corpse = False
+            case ee.Freeze():
+                env.frozen = True
+            case ee.Thaw():
+                env.frozen = False
+            case ee.Ready():
+                env.idle_at = self.laws.at
+                self.tell(ps.Free(env.number, self.laws.at))
+            case ee.ReadyBroken():
+                self.tell(ps.FreeBroken(env.number))
+            case ee.Gone(_, fault):
+                assert env.job is None
+                del self.envs[env.number]
+                if env.coming:
+                    self.laws.orphans.append(env)
+                self.tell(ps.Ended(env.number, fault))
+
+
+class Laws(RuleBasedStateMachine):
+    """The rules make things happen; the invariants are the laws."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.at = 0.0
+        self.generation = 1
+        self.worlds: list[World] = [World(self, 1)]
+        self.current: World | None = self.worlds[0]
+        self.orphans: list[Env] = []  # stopped, with a sandbox still coming up
+        self.jobs: list[Job] = []
+        self.answers: Counter[str] = Counter()
+        self.in_flight = 0
+
+    def answered(self, job: Job) -> None:
+        self.answers[job.id] += 1
+        self.in_flight -= 1
+        assert self.answers[job.id] == 1, "answered twice"
+
+    def pick(self, data: st.DataObject, wanted: set[State] | None = None, sandbox: bool | None = None) -> tuple[World, Env] | None:
+        found = [
+            (world, env)
+            for world in self.worlds
+            for env in world.envs.values()
+            if (wanted is None or env.machine.state in wanted) and (sandbox is None or env.sandbox is sandbox) and not env.corpse
+        ]
+        return data.draw(st.sampled_from(found)) if found else None
+
+    def open_world(self) -> World:
+        if self.current is None or self.current not in self.worlds:
+            self.generation += 1
+            self.current = World(self, self.generation)
+            self.worlds.append(self.current)
+        return self.current
+
+    # ------------------------------------------------------------------------------------------------------- the rules
+
+    @precondition(lambda self: self.in_flight < PERMITS)
+    @rule()
+    def submit(self) -> None:
+        world = self.open_world()
+        job = Job(len(self.jobs))
+        self.jobs.append(job)
+        self.in_flight += 1
+        load = sum(env.job is not None for env in world.envs.values()) + len(world.pool.waiting) + 1
+        world.peak = max(world.peak, load)
+        world.tell(ps.Submit(job))
+
+    @rule(seconds=st.sampled_from([0.01, 0.05, 1.0, 300.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.at += seconds
+        for world in list(self.worlds):
+            world.tell(ps.Tick(self.at, freeze_after=0.05, idle_after=600.0))
+
+    @rule(data=st.data(), fails=st.booleans())
+    def sandbox_comes(self, data: st.DataObject, fails: bool) -> None:
+        coming = [(world, env) for world in self.worlds for env in world.envs.values() if env.coming]
+        if coming:
+            world, env = data.draw(st.sampled_from(coming))
+            env.coming = False
+            env.sandbox = not fails
+            world.feed(env, ee.StartFailed(SandboxFault("no")) if fails else ee.Started(self.at))
+
+    @rule(data=st.data())
+    def sandbox_comes_for_the_dead(self, data: st.DataObject) -> None:
+        if self.orphans:
+            env = self.orphans.pop()
+            env.sandbox = True
+            (instruction,) = env.machine.handle(ee.Started(self.at))
+            assert isinstance(instruction, ee.KillSandbox)
+
+    @rule(data=st.data())
+    def runtime_is_ready(self, data: st.DataObject) -> None:
+        if found := self.pick(data, {State.INITIALIZING, State.REINITIALIZING}):
+            found[0].feed(found[1], ee.NextFrame(self.at))
+
+    @rule(data=st.data(), kind=st.integers(0, 2))
+    def init_fails(self, data: st.DataObject, kind: int) -> None:
+        if found := self.pick(data, {State.INITIALIZING, State.REINITIALIZING}):
+            world, env = found
+            if kind == 0 and env.machine.state is State.INITIALIZING:
+                world.feed(env, ee.InitDeadlinePassed(self.at))
+            else:
+                world.feed(env, ee.InitErrorFrame("Runtime.ImportModuleError", b"{}", self.at))
+
+    @rule(data=st.data(), error=st.booleans(), oversize=st.sampled_from([0, 0, 0, 101]), then_next=st.booleans())
+    def runtime_answers(self, data: st.DataObject, error: bool, oversize: int, then_next: bool) -> None:
+        if found := self.pick(data, {State.BUSY}):
+            world, env = found
+            kind = ee.ErrorFrame if error else ee.ResponseFrame
+            world.feed(env, kind(f"{env.machine.epoch}\n{env.machine.request_id}\n", b"answer", self.at, oversize))
+            if then_next:
+                world.feed(env, ee.NextFrame(self.at))
+
+    @rule(data=st.data())
+    def runtime_asks_for_the_next(self, data: st.DataObject) -> None:
+        if found := self.pick(data, {State.ANSWERED}):
+            found[0].feed(found[1], ee.NextFrame(self.at))
+
+    @rule(data=st.data(), epoch=st.integers(-1, 3), request=st.integers(0, 5), kind=st.integers(0, 4))
+    def runtime_lies(self, data: st.DataObject, epoch: int, request: int, kind: int) -> None:
+        """Anything at any time. What happens to be true is an answer like any other."""
+        if found := self.pick(data, None, sandbox=True):
+            world, env = found
+            head = f"{env.machine.epoch - epoch}\nr{request}\n"
+            events: list[ee.Event] = [
+                ee.ResponseFrame(head, b"lie", self.at),
+                ee.ErrorFrame(head, b"lie", self.at),
+                ee.NextFrame(self.at),
+                ee.InitErrorFrame("X", b"lie", self.at),
+                ee.Violated("garbage", self.at),
+            ]
+            world.feed(env, events[kind])
+
+    @rule(data=st.data(), how=st.sampled_from(EXITS))
+    def runtime_exits(self, data: st.DataObject, how: SandboxExit) -> None:
+        if found := self.pick(data, None, sandbox=True):
+            found[0].feed(found[1], ee.Exited(how, self.at))
+
+    @rule(data=st.data())
+    def runtime_dies_unseen(self, data: st.DataObject) -> None:
+        if found := self.pick(data, {State.IDLE, State.FROZEN}):
+            found[1].corpse = True
+
+    @rule(how=st.sampled_from(EXITS))
+    def news_of_the_dead(self, how: SandboxExit) -> None:
+        for world in list(self.worlds):
+            for env in [env for env in world.envs.values() if env.corpse]:
+                world.feed(env, ee.Exited(how, self.at))
+
+    @rule(data=st.data())
+    def the_timeout_passes(self, data: st.DataObject) -> None:
+        if found := self.pick(data, BUSY):
+            found[0].feed(found[1], ee.DeadlinePassed(self.at))
+
+    @rule()
+    def a_new_version(self) -> None:
+        if self.current in self.worlds and self.current is not None:
+            self.current.stale = True
+            self.current.tell(ps.Drain("new version"))
+        self.current = None
+
+    # -------------------------------------------------------------------------------------------------------- the laws
+
+    @invariant()
+    def one_job_one_environment(self) -> None:
+        places = [job for world in self.worlds for job in world.pool.waiting]
+        for world in self.worlds:
+            for env in world.envs.values():
+                assert (env.job is not None) == (env.machine.state in BUSY)
+                assert not env.job or env.machine.request_id == env.job.id
+                places += [env.job] if env.job else []
+        assert len(places) == len(set(places)) == self.in_flight
+        assert {job.id for job in places} == {job.id for job in self.jobs} - set(self.answers)
+
+    @invariant()
+    def as_many_starts_as_waiters_and_no_more_environments_than_jobs_at_once(self) -> None:
+        for world in self.worlds:
+            pool = world.pool
+            states = Counter(slot.state for slot in pool.slots.values())
+            assert pool.starting == states[ps.SlotState.STARTING] >= len(pool.waiting)
+            assert len(pool.slots) - states[ps.SlotState.STOPPING] <= max(world.peak, 1) <= PERMITS
+            assert set(pool.slots) == set(world.envs)
+
+    @invariant()
+    def idle_in_order_and_the_frozen_first(self) -> None:
+        for world in self.worlds:
+            pool = world.pool
+            assert [slot.since for slot in pool.idle] == sorted(slot.since for slot in pool.idle)
+            frozen = [world.envs[slot.number].machine.state is State.FROZEN for slot in pool.idle]
+            assert frozen == [True] * pool.frozen + [False] * pool.unfrozen
+            assert {slot.number for slot in pool.idle} == {
+                number for number, env in world.envs.items() if env.machine.state in {State.IDLE, State.FROZEN}
+            }
+
+    @invariant()
+    def stale_pools_keep_nobody_idle(self) -> None:
+        for world in self.worlds:
+            assert not world.stale or not world.pool.idle
+            assert world.stale == (world.pool.phase is not ps.Phase.OPEN)
+
+    @invariant()
+    def sandboxes_only_where_they_may_be(self) -> None:
+        for world in self.worlds:
+            for env in world.envs.values():
+                without = {State.STARTING, State.BROKEN, State.RESTARTING}
+                assert env.sandbox == (env.machine.state not in without)
+                assert env.frozen == (env.machine.state is State.FROZEN)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "worlds"):
+            return
+        for world in list(self.worlds):
+            world.tell(ps.Abort(PlatformFault("the end")))
+        assert self.worlds == []
+        assert self.in_flight == 0
+        assert all(self.answers[job.id] == 1 for job in self.jobs)
+        for env in self.orphans:
+            env.machine.handle(ee.Started(self.at))
+
+
+Laws.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestLaws = Laws.TestCase
