@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -202,6 +203,7 @@ def test_recursive_shapes_are_checked_all_the_way_down():
 # -- every constraint of every model, from both sides -------------------------------------------------------------------------------------
 
 
+@functools.cache
 def valid(shape: Shape, seen: tuple[str, ...] = ()) -> st.SearchStrategy[Any]:
     """Values that the constraints of ``shape`` allow."""
     low, high = int(shape.low or 0), shape.high
@@ -241,7 +243,7 @@ def _strings(shape: Shape, low: int) -> st.SearchStrategy[str]:
 
 @pytest.mark.parametrize("service", SERVICES)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_the_models_allow_passes(service, data):
     operations = [each for each in load_service(service).operations.values() if each.input is not None]
     operation = data.draw(st.sampled_from(operations))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,8 +89,12 @@ def read_answer(operation: Operation, response: HttpResponse) -> dict[str, Any]:
     parser = botocore.parsers.create_parser(about.service_model.resolved_protocol)
     headers = botocore.awsrequest.HeadersDict(dict(response.headers))
     assert isinstance(response.body, bytes)
-    parts = {"headers": headers, "status_code": response.status, "body": response.body, "context": {"operation_name": operation.name}}
+    streams = about.has_streaming_output and response.status < 300
+    body = io.BytesIO(response.body) if streams else response.body
+    parts = {"headers": headers, "status_code": response.status, "body": body, "context": {"operation_name": operation.name}}
     answer: dict[str, Any] = parser.parse(parts, about.output_shape)
+    if streams and operation.out_payload is not None:
+        answer[operation.out_payload.name] = answer[operation.out_payload.name].read()
     if response.status >= 300 and "Error" in answer:
         shape = about.service_model.shape_for_error_code(answer["Error"].get("Code", ""))
         if shape is not None:

@@ -19,8 +19,8 @@ from lambent.wire.http import HttpRequest
 from lambent.wire.sigv4 import BadSignature, Signature, read_signature, verify
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
-_KEY = re.compile(r"[A-Za-z0-9_+=,.@-]{1,128}")
-_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+=,.@-]{0,127}")
+_REGION = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 @dataclass(slots=True)

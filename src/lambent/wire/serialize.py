@@ -48,9 +48,9 @@ _CAPITAL: Final = {"AccessDeniedException", "RequestEntityTooLargeException"}
 
 def serialize(operation: Operation, result: dict[str, Any], request_id: str) -> HttpResponse:
     """The answer of a successful call. Raises ``PlatformFault`` for a result that the model does not allow."""
+    _refuse_strangers(operation.output.members if operation.output else {}, result, operation.name)
     if operation.protocol == "rest-json":
         return _rest(operation, result, request_id)
-    _refuse_strangers(operation.output.members if operation.output else {}, result, operation.name)
     if operation.protocol == "query":
         headers = [(REQUEST_ID, request_id), _XML]
         return HttpResponse(200, headers, answer_xml(operation, result, request_id))
@@ -73,16 +73,13 @@ def _rest(operation: Operation, result: dict[str, Any], request_id: str) -> Http
         value = result.get(member.name)
         if value is not None:
             headers.append((name, value if type(value) is str else write_text(member.shape, value, "rfc822")))
-    if operation.output is not None:
-        _refuse_strangers(operation.output.members, result, operation.name)
     payload = operation.out_payload
     if payload is not None:
         return _rest_payload(operation, payload, result.get(payload.name), HttpResponse(status, headers))
     if status == 204:
         return HttpResponse(status, headers)
     headers.append(_JSON)
-    document = _structure_of(operation.out_body, result) if operation.output is not None else {}
-    return HttpResponse(status, headers, _dump(document) if document or operation.out_body else b"")
+    return HttpResponse(status, headers, _dump(_structure_of(operation.out_body, result)) if operation.out_body else b"")
 
 
 def _rest_payload(operation: Operation, payload: Member, value: Any, response: HttpResponse) -> HttpResponse:

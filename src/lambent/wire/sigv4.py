@@ -16,7 +16,7 @@ import hmac
 import posixpath
 import re
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote_plus
 
 from lambent.errors import ClientFault
 from lambent.wire.chunked import CHUNKED, Chain, is_chunked, unchunk
@@ -107,9 +107,7 @@ def verify(request: HttpRequest, signature: Signature, secret: str, now: float) 
     _check_time(signature, now)
     claimed = _claimed_hash(request, signature)
     key = signing_key(secret, signature.date, signature.region, signature.service)
-    canonical = canonical_request(request, signature, claimed)
-    wanted = sign(key, string_to_sign(signature, canonical))
-    if not hmac.compare_digest(wanted.encode(), signature.signature.encode()):
+    if not _is_signed(canonical_request(request, signature, claimed), signature, key):
         raise _bad(signature, _MISMATCH)
     if _HASH.fullmatch(claimed) and not hmac.compare_digest(claimed, hashlib.sha256(request.body).hexdigest()):
         text = "The provided 'x-amz-content-sha256' header does not match what was computed."
@@ -118,6 +116,15 @@ def verify(request: HttpRequest, signature: Signature, secret: str, now: float) 
         chain = Chain(key, signature.timestamp, signature.scope, signature.signature) if CHUNKED[claimed] else None
         return unchunk(request, chain)
     return unchunk(request) if is_chunked(request) else request.body
+
+
+def _is_signed(canonical: str, signature: Signature, key: bytes) -> bool:
+    """Heads reach us decoded as Latin-1, so that is how their bytes come back; a client that sends Latin-1 itself may have signed UTF-8."""
+    given = signature.signature.encode()
+    encodings = ("ascii",) if canonical.isascii() else ("latin-1", "utf-8")
+    return any(
+        hmac.compare_digest(sign(key, string_to_sign(signature, canonical.encode(each, "replace"))).encode(), given) for each in encodings
+    )
 
 
 def _bad(signature: Signature, message: str) -> BadSignature:
@@ -180,18 +187,14 @@ def _claimed_hash(request: HttpRequest, signature: Signature) -> str:
 # -- the algorithm ------------------------------------------------------------------------------------------------------------------------
 
 
-def canonical_request(request: HttpRequest, signature: Signature, payload_hash: str) -> bytes:
-    """Method, path, query, headers, names of headers, hash: the bytes whose hash is signed."""
+def canonical_request(request: HttpRequest, signature: Signature, payload_hash: str) -> str:
+    """Method, path, query, headers, names of headers, hash: the text whose hash is signed."""
     names = signature.signed_headers.split(";")
     headers = "".join(f"{name}:{' '.join(request.headers.get(name, '').split())}\n" for name in names)
     path = request.path or "/"
     if signature.service != "s3":
         path = quote(_normalized(path), safe="/~")
-    text = "\n".join((request.method, path, _canonical_query(request.query), headers, signature.signed_headers, payload_hash))
-    try:
-        return text.encode("latin-1")  # what a server made of the bytes of a head
-    except UnicodeEncodeError:
-        return text.encode()
+    return "\n".join((request.method, path, _canonical_query(request.query), headers, signature.signed_headers, payload_hash))
 
 
 def _normalized(path: str) -> str:
@@ -203,13 +206,14 @@ def _normalized(path: str) -> str:
 
 
 def _canonical_query(query: str) -> str:
+    """Decoded as ``wire/parse.py`` decodes it, so that what is verified is what is read."""
     if not query:
         return ""
     pairs = []
     for part in query.split("&"):
         name, _, value = part.partition("=")
         if part and name != "X-Amz-Signature":
-            pairs.append((quote(unquote(name), safe="-_.~"), quote(unquote(value), safe="-_.~")))
+            pairs.append((quote(unquote_plus(name), safe="-_.~"), quote(unquote_plus(value), safe="-_.~")))
     return "&".join(f"{name}={value}" for name, value in sorted(pairs))
 
 
