@@ -37,10 +37,6 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"
 ARN = FunctionArn(REGION, ACCOUNT, "f")
 
 
-class Killed(BaseException):
-    """The process ended here."""
-
-
 class Disk:
     """What survives a process: documents and blobs, as JSON text and bytes."""
 
@@ -52,7 +48,8 @@ class Disk:
 class TinyStore:
     """The KV part of ``Store`` over a ``Disk``.
 
-    ``before_commit`` and ``after_commit`` are called around each commit and may raise ``Killed``. Every commit lets other tasks run first.
+    Every commit lets other tasks run first. With ``die_at`` set, the n-th commit from then on never returns, nor does any later one, and
+    ``dead`` is set: the process stopped there, before or (``die_after``) after the commit took effect.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -60,7 +57,10 @@ class TinyStore:
         self.unavailable = False
         self.commits = 0
         self.before_commit: Callable[[], None] = lambda: None
-        self.after_commit: Callable[[], None] = lambda: None
+        self.lag: Callable[[], int] = lambda: 1  # turns of the loop between a commit's effect and its return
+        self.die_at = 0
+        self.die_after = False
+        self.dead = asyncio.Event()
 
     async def open(self) -> None: ...
 
@@ -71,12 +71,21 @@ class TinyStore:
         if self.unavailable:
             raise StoreUnavailable("no space left")
         self.before_commit()
+        if self.die_at:
+            self.die_at -= 1
+            if not self.die_at:
+                self.dead.set()
+        if self.dead.is_set() and not self.die_after:
+            await asyncio.get_running_loop().create_future()
         documents = dict(self.disk.documents)
         given = [self._apply(documents, mutation) for mutation in mutations]
         self.disk.documents = documents
         self.commits += 1
-        self.after_commit()
-        await asyncio.sleep(0)
+        if self.dead.is_set():
+            self.die_after = False
+            await asyncio.get_running_loop().create_future()
+        for _ in range(self.lag()):
+            await asyncio.sleep(0)
         return given
 
     def _apply(self, documents: dict[tuple[str, str], tuple[str, int]], mutation: Mutation) -> int:
@@ -162,7 +171,7 @@ class TaskList:
         for task in self.tasks:
             task.cancel()
         for outcome in await asyncio.gather(*self.tasks, return_exceptions=True):
-            if outcome is not None and not isinstance(outcome, asyncio.CancelledError | Killed):
+            if outcome is not None and not isinstance(outcome, asyncio.CancelledError):
                 raise outcome
 
 
@@ -200,13 +209,19 @@ class House:
         self.rules = Rules(self.limits, TinyCatalogue(), "x86_64")
         self.tags = Tags(self.table, self.rules)
         self.account = Account(self.table, self.limits)
-        self.functions = Functions(
-            self.table, self.code, self.rules, self.registry, self._prepare, self.tasks, self.clock, self.limits
-        )
+        self.functions = Functions(self.table, self.code, self.rules, self.registry, self._prepare, self.tasks, self.clock, self.limits)
         await self.functions.load()
 
     async def stop(self) -> None:
         await self.tasks.stop()
+        self.code.close()
+
+    async def kill(self) -> None:
+        """End every task where it stands."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         self.code.close()
 
     def reborn(self) -> House:
@@ -222,6 +237,8 @@ class House:
         quiet = 0
         while quiet < 20:
             await asyncio.sleep(0)
+            if self.store.dead.is_set():
+                await asyncio.get_running_loop().create_future()
             busy = any(gate.wanted for gate in self.code._gates.values()) or not self.code._threads._work_queue.empty()
             quiet = 0 if busy else quiet + 1
 
