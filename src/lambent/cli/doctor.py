@@ -129,7 +129,7 @@ def _tell(findings: dict[str, Any]) -> None:
     if findings["missingRuntimes"]:
         styled(f"missing: {', '.join(findings['missingRuntimes'])}", "yellow")
         say("  install them (Debian: apt-get install python3.x; pyenv install 3.x) or name them under [sandbox] interpreters")
-        say(f"  searched: {', '.join(findings['searched'])}")
+        say(f"  {len(findings['searched'])} places were searched: see --json")
     if any(not found["boto3"] for found in findings["interpreters"]):
         styled("missing: boto3 for some interpreters: run `python -m lambent.runtimes.prepare` once, with a network", "yellow")
 
