@@ -1,36 +1,34 @@
 """Memory is the function's; ``/tmp`` is not memory. Keeping the two apart, although the kernel counts both.
 
 On AWS a function has ``MemorySize`` for its processes and ``EphemeralStorage`` for ``/tmp``, and filling one does not eat the other. Here
-``/tmp`` is a tmpfs, whose pages the kernel charges to the same memory cgroup. A limit of ``MemorySize`` would kill a function for writing a
-file; a limit of both together would let its processes use both. So the limit follows the files: a *keeper* watches the cgroup's usage,
-raises the limit ahead of what is written to ``/tmp``, lowers it when files go, and calls it out of memory when what is left after the files
-exceeds ``MemorySize``. ``decide`` is that rule, pure.
+``/tmp`` is a tmpfs, whose pages the kernel charges to the same memory cgroup. A kernel limit of ``MemorySize`` would kill a function for
+writing a file. So the kernel's hard limit is the sum of both sizes, which bounds everything, and a *keeper* per sandbox sees to it that
+what is left without the files stays within ``MemorySize``. ``decide`` is that rule, pure.
 
 What counts as the function's own is usage without page cache: anonymous memory and what the kernel holds for the processes. Shared memory
-that is no file (a memfd, a shared mapping) cannot be told from files in ``/tmp``; it is free up to the size of ``/tmp`` and memory beyond.
+that is no file (a memfd, a shared mapping) cannot be told from files in ``/tmp``, and is bounded by the hard limit only.
 
-*How it hears of changes, v1.* Usage thresholds (``cgroup.event_control``): the next point where a decision could differ is registered,
-one up and, while there are files, one down. The kernel's other offer, to switch its OOM killer off and be told, is no use: it makes only
-page faults wait, while ``write`` into a tmpfs fails with ENOMEM (measured on Linux 6.18). Ahead of the keeper the kernel's own limit
-stands ``headroom`` above, so a bomb that outruns us dies by the kernel, and a fast writer of files finds room until we come.
+*v2* tells: ``memory.high`` stands a ``headroom`` above memory and files; beyond it the kernel reclaims cache and slows the processes down,
+and ``memory.events`` changes, which can be polled. The keeper then moves ``memory.high`` along with the files, or says that it is over.
 
-*v2.* ``memory.high`` is the limit that moves: beyond it the kernel reclaims cache and slows the processes down, and ``memory.events``
-changes, which can be polled. ``memory.max`` stands fixed at the sum of both sizes. Falling usage is not told there, so ``memory.high``
-goes down only at the next event.
+*v1* does not, at a price that could be paid. A usage threshold costs the thread that registers it a grace period of RCU (10 to 30 ms,
+measured on Linux 6.18), which no cold start can wait for. With the OOM killer switched off, which is told at once, only page faults wait
+for us, while ``write`` into a tmpfs fails with ENOMEM. So v1 is sampled: 5 us a look, every 25 ms while usage changes, more and more
+seldom while it does not, as in a frozen sandbox. A bomb is found after some megabytes; a peak shorter than that is forgiven.
 
-Standard library only. The launcher's loop polls ``fileno()`` for ``events`` and calls ``on_ready()``.
+Standard library only; the clock is the caller's. The launcher's loop drives one ``MemoryWatch``, and kills what ``due`` names.
 """
 
 from __future__ import annotations
 
-import errno
+import heapq
 import os
 import select
 from dataclasses import dataclass
 
 _MB = 1 << 20
-_STEP = _MB  # closer than this no threshold is set to the present, lest events become a storm
-_ROUNDS = 8
+FAST_S, SLOW_S = 0.025, 0.4
+_STILL = 64 << 10  # the kernel counts in batches of pages per CPU; less than this is no change
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +52,14 @@ Decision = SetLimit | OutOfMemory | Nothing
 
 
 def headroom(limit_mb: int) -> int:
-    """How far above memory and files the kernel's limit stands, bytes: a quarter of the memory size, 16 MB at least and 64 MB at most."""
+    """How far above memory and files ``memory.high`` stands, bytes: a quarter of the memory size, 16 MB at least and 64 MB at most."""
     return min(64, max(16, limit_mb // 4)) * _MB
 
 
 def decide(limit_mb: int, ephemeral_mb: int, rss_bytes: int, shmem_bytes: int, current_limit: int) -> Decision:
-    """What to do. ``rss_bytes``: usage without any page cache; ``shmem_bytes``: tmpfs and other shared memory; ``current_limit``: bytes."""
+    """What to do. ``rss_bytes``: usage without page cache; ``shmem_bytes``: files in ``/tmp``; ``current_limit``: of both together, bytes."""
     memory, files, room = limit_mb * _MB, ephemeral_mb * _MB, headroom(limit_mb)
-    if rss_bytes + max(0, shmem_bytes - files) > memory:
+    if rss_bytes > memory:
         return OutOfMemory()
     wanted = memory + min(files, shmem_bytes + room)
     is_tight = current_limit - memory - shmem_bytes < room // 2
@@ -70,130 +68,150 @@ def decide(limit_mb: int, ephemeral_mb: int, rss_bytes: int, shmem_bytes: int, c
 
 
 class MemoryKeeper:
-    """Keeps one cgroup. Close it before or after the cgroup goes."""
+    """Keeps one cgroup."""
 
     def __init__(self, directory: str, limit_mb: int, ephemeral_mb: int) -> None:
-        """``directory``: of the memory controller, v1 or v2. Sets the first limits. Raises ``OSError``."""
+        """``directory``: of the memory controller, v1 or v2. Sets the limits. Raises ``OSError``."""
         self._directory = directory
         self._memory_mb = limit_mb
         self._ephemeral_mb = ephemeral_mb
-        self._is_v2 = os.path.exists(directory + "/memory.max")
-        self._fd = -1
-        self._alarm = -1
-        self.out_of_memory = False
-        self.limit = 0
+        self.is_v2 = os.path.exists(directory + "/memory.max")
+        self.interval = FAST_S
+        self.limit = (limit_mb + ephemeral_mb) * _MB
+        self._usage = 0
+        self.usage_fd = os.open(f"{directory}/{'memory.current' if self.is_v2 else 'memory.usage_in_bytes'}", os.O_RDONLY | os.O_CLOEXEC)
+        self.events_fd = -1
         try:
-            if self._is_v2:
-                self._write("memory.max", (limit_mb + ephemeral_mb) * _MB)
-                self._fd = os.open(directory + "/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+            if self.is_v2:
+                self.events_fd = os.open(directory + "/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+                self._write("memory.max", self.limit)
+                self._move(limit_mb * _MB + min(ephemeral_mb * _MB, headroom(limit_mb)))
             else:
-                self.limit = int(self._read("memory.limit_in_bytes"))
-                self._inner = select.epoll()
-                self._fd = self._inner.fileno()
-            self._move(limit_mb * _MB + min(ephemeral_mb * _MB, headroom(limit_mb)))
-            self.on_ready()
+                self._limit_v1()
         except OSError:
             self.close()
             raise
 
-    @property
-    def events(self) -> int:
-        """What to poll for."""
-        return select.EPOLLPRI if self._is_v2 else select.EPOLLIN
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def on_ready(self) -> Decision:
-        """Look, decide, and do it. ``OutOfMemory`` is for the caller to act upon, and final. Does not raise."""
-        decision: Decision = Nothing()
+    def look(self) -> bool:
+        """Whether the function is out of memory now; otherwise moves what must move. False, too, where the cgroup is gone."""
         try:
-            for _ in range(_ROUNDS):
-                usage, rss, shmem = self._measure()
-                decision = decide(self._memory_mb, self._ephemeral_mb, rss, shmem, self.limit)
-                if isinstance(decision, OutOfMemory):
-                    self.out_of_memory = True
-                    self._disarm()
-                    break
-                if isinstance(decision, SetLimit):
-                    self._move(decision.limit)
-                if self._is_v2 or self._arm(usage, rss, shmem):
-                    break
+            if self.is_v2:
+                os.pread(self.events_fd, 4096, 0)  # only a file that has been read reports its next change
+            usage = int(os.pread(self.usage_fd, 32, 0))
+            is_still = abs(usage - self._usage) < _STILL
+            self.interval = min(SLOW_S, self.interval * 2) if is_still else FAST_S
+            self._usage = usage
+            if usage <= self._memory_mb * _MB:
+                return False
+            cache, shmem = self._pages()
+            decision = decide(self._memory_mb, self._ephemeral_mb, usage - cache, shmem, self.limit)
+            if self.is_v2 and isinstance(decision, SetLimit):
+                self._move(decision.limit)
+            return isinstance(decision, OutOfMemory)
         except OSError:
-            self._disarm()  # the cgroup is gone, and with it the question
-        return decision
+            return False
 
     def close(self) -> None:
         """Idempotent."""
-        self._disarm()
-        if self._fd >= 0:
-            if self._is_v2:
-                os.close(self._fd)
-            else:
-                self._inner.close()
-            self._fd = -1
+        for fd in (self.usage_fd, self.events_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.usage_fd = self.events_fd = -1
 
-    def _measure(self) -> tuple[int, int, int]:
-        """Usage, usage without page cache, shared memory; bytes."""
-        if self._is_v2:
-            os.pread(self._fd, 4096, 0)  # only a file that has been read reports its next change
-        usage = int(self._read("memory.current" if self._is_v2 else "memory.usage_in_bytes"))
+    def _pages(self) -> tuple[int, int]:
+        """(page cache with shared memory, shared memory), bytes."""
         cache = shmem = 0
-        for line in self._read("memory.stat").splitlines():
-            name, _, value = line.partition(" ")
-            if name == ("file" if self._is_v2 else "cache"):
-                cache = int(value)
-            elif name == "shmem":
-                shmem = int(value)
-        return usage, max(0, usage - cache), shmem
+        with open(self._directory + "/memory.stat") as file:
+            for line in file:
+                name, _, value = line.partition(" ")
+                if name == ("file" if self.is_v2 else "cache"):
+                    cache = int(value)
+                elif name == "shmem":
+                    shmem = int(value)
+        return cache, shmem
 
     def _move(self, limit: int) -> None:
-        if self._is_v2:
-            self._write("memory.high", limit)
-        else:
-            names = ["memory.limit_in_bytes"]
-            if os.path.exists(self._directory + "/memory.memsw.limit_in_bytes"):  # may never be the smaller of the two
-                names.insert(0 if limit > self.limit else 1, "memory.memsw.limit_in_bytes")
-            for name in names:
-                try:
-                    self._write(name, limit)
-                except OSError as error:
-                    if error.errno != errno.EBUSY:
-                        raise
-                    return  # usage rose above the lower limit meanwhile; the next event will tell
+        self._write("memory.high", limit)
         self.limit = limit
 
-    def _arm(self, usage: int, rss: int, shmem: int) -> bool:
-        """Ask for the next event. False where usage has moved past it meanwhile."""
-        memory, room = self._memory_mb * _MB, headroom(self._memory_mb)
-        above = usage + memory - rss
-        if self.limit < memory + self._ephemeral_mb * _MB:
-            above = min(above, self.limit - room // 2)
-        above = max(above, usage + _STEP)
-        self._disarm()
-        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._inner.register(self._alarm, select.EPOLLIN)
-        watched = os.open(self._directory + "/memory.usage_in_bytes", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._write("cgroup.event_control", f"{self._alarm} {watched} {above}")
-            if shmem > room:
-                self._write("cgroup.event_control", f"{self._alarm} {watched} {usage - max(shmem // 4, 4 * _STEP)}")
-        finally:
-            os.close(watched)
-        return int(self._read("memory.usage_in_bytes")) < above
+    def _limit_v1(self) -> None:
+        """Memory alone may never have a higher limit than memory with swap, so the order depends on where they stand."""
+        names = ["memory.limit_in_bytes"]
+        if os.path.exists(self._directory + "/memory.memsw.limit_in_bytes"):
+            with open(self._directory + "/memory.limit_in_bytes") as file:
+                names.insert(0 if self.limit > int(file.read()) else 1, "memory.memsw.limit_in_bytes")
+        for name in names:
+            self._write(name, self.limit)
 
-    def _disarm(self) -> None:
-        if self._alarm >= 0:
-            os.close(self._alarm)  # takes its thresholds with it
-            self._alarm = -1
-
-    def _read(self, name: str) -> str:
-        with open(f"{self._directory}/{name}") as file:
-            return file.read()
-
-    def _write(self, name: str, value: int | str) -> None:
+    def _write(self, name: str, value: int) -> None:
         fd = os.open(f"{self._directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, str(value).encode())
         finally:
             os.close(fd)
+
+
+class MemoryWatch:
+    """All keepers of one launcher. ``now`` is the caller's monotonic clock, seconds."""
+
+    def __init__(self) -> None:
+        self._keepers: dict[str, MemoryKeeper] = {}
+        self._by_fd: dict[int, str] = {}
+        self._due: list[tuple[float, str]] = []
+        self._poller = select.epoll()
+
+    def fileno(self) -> int:
+        """Readable when ``due`` should be called."""
+        return self._poller.fileno()
+
+    def add(self, name: str, directory: str, limit_mb: int, ephemeral_mb: int, now: float) -> None:
+        """Keep the memory cgroup ``directory``; its limits are set when this returns. Raises ``OSError``."""
+        keeper = self._keepers[name] = MemoryKeeper(directory, limit_mb, ephemeral_mb)
+        if keeper.is_v2:
+            self._by_fd[keeper.events_fd] = name
+            self._poller.register(keeper.events_fd, select.EPOLLPRI)
+        else:
+            heapq.heappush(self._due, (_tick(now + keeper.interval), name))
+
+    def remove(self, name: str) -> None:
+        """Forget a sandbox. Idempotent."""
+        keeper = self._keepers.pop(name, None)
+        if keeper is not None:
+            if keeper.is_v2:
+                self._poller.unregister(keeper.events_fd)
+                del self._by_fd[keeper.events_fd]
+            keeper.close()
+
+    def patience(self, now: float) -> float:
+        """Seconds until ``due`` should be called even if nothing is readable; -1 for never."""
+        while self._due and self._due[0][1] not in self._keepers:
+            heapq.heappop(self._due)
+        return max(0.0, self._due[0][0] - now) if self._due else -1
+
+    def due(self, now: float) -> list[str]:
+        """Look where it is time to; the names of those that are out of memory, which are forgotten here."""
+        names = [self._by_fd[fd] for fd, _ in self._poller.poll(0) if fd in self._by_fd]
+        sampled = []
+        while self._due and self._due[0][0] <= now:
+            sampled.append(heapq.heappop(self._due)[1])
+        over = []
+        for name in (*names, *sampled):
+            keeper = self._keepers.get(name)
+            if keeper is None:
+                continue
+            if keeper.look():
+                over.append(name)
+                self.remove(name)
+            elif not keeper.is_v2:
+                heapq.heappush(self._due, (_tick(now + keeper.interval), name))
+        return over
+
+    def close(self) -> None:
+        for name in list(self._keepers):
+            self.remove(name)
+        self._poller.close()
+
+
+def _tick(moment: float) -> float:
+    """Looks are bundled, so that many sandboxes wake the launcher as seldom as one."""
+    return (int(moment / FAST_S) + 1) * FAST_S
