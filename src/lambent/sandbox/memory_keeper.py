@@ -57,7 +57,7 @@ def headroom(limit_mb: int) -> int:
 
 
 def decide(limit_mb: int, ephemeral_mb: int, rss_bytes: int, shmem_bytes: int, current_limit: int) -> Decision:
-    """What to do. ``rss_bytes``: usage without page cache; ``shmem_bytes``: files in ``/tmp``; ``current_limit``: of both together, bytes."""
+    """What to do. ``rss_bytes``: usage without page cache; ``shmem_bytes``: files in ``/tmp``; ``current_limit``: of both, bytes."""
     memory, files, room = limit_mb * _MB, ephemeral_mb * _MB, headroom(limit_mb)
     if rss_bytes > memory:
         return OutOfMemory()
