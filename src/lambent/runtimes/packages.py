@@ -103,7 +103,7 @@ def _padded(numbers: tuple[int, ...]) -> tuple[int, ...]:
 
 @cache
 def _requirement(distribution: str) -> str:
-    return (metadata.metadata(distribution).get_all("Requires-Python") or [""])[0]
+    return str((metadata.metadata(distribution).get_all("Requires-Python") or [""])[0])
 
 
 def _supports(distribution: str, version: tuple[int, int, int]) -> bool:
