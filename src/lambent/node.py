@@ -127,7 +127,7 @@ class Node:
         self._closers.push_async_callback(logs.close)
 
         catalogue = Catalogue(settings.sandbox.interpreters)
-        self.http = HttpServer(self._app_later, clock, settings.limits.request_head)
+        self.http = HttpServer(clock, settings.limits.request_head, settings.limits.request_body)
         self.driver: SandboxDriver = Doors(make_driver(settings.sandbox, code_root, catalogue, settings.port), self.http.adopt)
         await self.driver.open()
         self._closers.push_async_callback(self.driver.close)
@@ -150,11 +150,12 @@ class Node:
 
         services = {
             "lambda": LambdaService(functions, Tags(table, rules), Account(table, settings.limits), front_door),
-            "logs": LogsService(logs),
+            "logs": LogsService(logs, clock),
             "sts": StsService(),
         }
         pages = Pages(self._health, self._environments, self._tell(functions), code.download)
-        self.app = App(Gateway(), Authenticator(settings, clock), methods(services), pages, settings.limits)
+        self.app = App(Gateway(), Authenticator(settings, clock), methods(services), pages, f"{settings.host}:{settings.port}")
+        self.http.handle = self.app.handle
         await self.http.listen(sock)
         self._closers.push_async_callback(self.http.close, STOP_SECONDS)
 
@@ -176,10 +177,6 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _app_later(self, scope: Any, receive: Any, send: Any) -> None:
-        """The server is made before the app, since the driver hands connections to it; nothing connects before both are there."""
-        await self.app(scope, receive, send)
 
     def _spec_for(self, version: FunctionVersion, environment_id: str, log_stream: str) -> SandboxSpec:
         account = version.arn.account

@@ -1,146 +1,386 @@
-"""The HTTP server: uvicorn's httptools protocol on uvloop, with a guard at the door.
+"""The HTTP/1.1 server: httptools' parser on uvloop, and nothing between it and the request path.
 
-uvicorn parses HTTP and runs the ASGI cycle; it is used as a library here (protocol, config, shared state), without its ``Server``, since
-``node.py`` owns signals, sockets and the order of shutdown, and since connections also come from inside sandboxes, over listeners that
-the sandbox driver made.
+A warm invocation is so short that an ASGI server's own work (a task, an event, two messages each way, a regular expression per header)
+was a third of it, so the parser's callbacks build an ``HttpRequest`` here and the answer leaves in one write; decision 0002 has the
+figures. Requests go to ``handle``, a coroutine function. An invocation is run *eagerly*: its coroutine is stepped right here as far as it
+gets, which is until the event is with the function, and stepped on when the answer comes. All others are tasks.
 
-``GuardedProtocol`` adds what an API that faces strangers needs and uvicorn leaves to a proxy:
+What a server that faces strangers must bound:
 
-* the request line and headers together are bounded (AWS: 1 MB); more is answered 431 and closed;
-* a request that arrives too slowly is closed: its head has ``HEAD_SECONDS``, and each pause in its body ``BODY_SECONDS``;
-* a client that closes its sending half after a whole request still gets its answer (uvicorn would hang up on it).
+* the request line and headers together (AWS: 1 MB): 431, and the connection is closed;
+* the body: a declared length over the limit is refused before a byte of it is read; a chunked one as soon as it is over: 413;
+* time: a head has ``HEAD_SECONDS`` to arrive, each pause in a body ``BODY_SECONDS``, an idle connection ``IDLE_SECONDS``;
+* requests that are sent ahead of their answers (pipelining): ``AHEAD``, then the connection is not read any more;
+* answers that are not fetched: a streamed body waits until the client has read.
+
+A client that closes its sending half after a whole request still gets its answer. A client that goes away cancels nothing: what was
+accepted runs to its end (contract 02 §2.3).
 """
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
+import http
+import logging
 import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
+import httptools
 
 from lambent.clock import Clock, Timer
+from lambent.wire.http import HttpRequest, HttpResponse
+
+log = logging.getLogger("lambent.api")
 
 HEAD_SECONDS = 20.0
 BODY_SECONDS = 60.0
-KEEP_ALIVE_SECONDS = 75
+IDLE_SECONDS = 75.0
+AHEAD = 16
 
-_TOO_LARGE_BODY = b'{"message":"The request line and headers together exceed the limit."}'
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-    b"x-amzn-errortype: RequestHeaderFieldsTooLarge\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s" % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY)
-)
+Handle = Callable[[HttpRequest, str], Coroutine[Any, Any, HttpResponse]]
+"""``(request, source ip)`` -> the answer. Raises nothing."""
+
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """One connection."""
+class _Eager:
+    """Steps a coroutine without a task: now, and whenever the future that it waits for is done."""
+
+    __slots__ = ("_coroutine", "_done")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, HttpResponse], done: Callable[[HttpResponse], None]) -> None:
+        self._coroutine = coroutine
+        self._done = done
+        self._step()
+
+    def _step(self, _: Any = None) -> None:
+        try:
+            future = self._coroutine.send(None)
+        except StopIteration as stop:
+            self._done(stop.value)
+            return
+        future._asyncio_future_blocking = False  # the handshake that a task makes, too
+        future.add_done_callback(self._step)
+
+
+class Connection(asyncio.Protocol):
+    """One client. Timers are one per connection: ``_due`` moves with every event, the timer looks at it when it fires."""
 
     def __init__(self, server: HttpServer) -> None:
-        super().__init__(server.config, server.state, {})
-        self._clock = server.clock
-        self._head_limit = server.head_limit
-        self._head_bytes = 0
-        self._in_head = False
-        self._patience: Timer | None = None
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._source_ip = ""
+        self._due = 0.0
+        self._watch: Timer | None = None
+        self._waiting: deque[tuple[HttpRequest, bool]] = deque()
+        self._busy = False
+        self._closing = False  # no further request will be answered
+        self._keep = True  # the connection stays open after the answer
+        self._is_head = False
+        self._writable: asyncio.Event | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._new_request()
+
+    # ------------------------------------------------------------------------------------------------------ the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self._source_ip = peer[0] if isinstance(peer, tuple) and peer else ""
+        self._server.connections.add(self)
+        self._due = self._server.clock.monotonic() + HEAD_SECONDS
+        self._watch = self._server.clock.call_later(HEAD_SECONDS, self._look)
 
     def data_received(self, data: bytes) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        self._in_head = self._in_head or self.cycle is None or not self.cycle.more_body
-        if self._in_head:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self.parser is None or self.transport.is_closing():
+        if self._closing:
             return
-        if self._in_head:
-            # A body may follow its head in the same segment, so only what arrived before the head was whole counts for sure.
-            if self._head_bytes > self._head_limit:
-                self.transport.write(_TOO_LARGE)
-                self.transport.close()
-                return
-            self._patience = self._clock.call_later(HEAD_SECONDS, self._lose_patience)
-        elif self.cycle.more_body:
-            self._patience = self._clock.call_later(BODY_SECONDS, self._lose_patience)
+        in_head = self._in_head
+        if in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(400, "BadRequest", "The connection cannot be upgraded.")
+        except httptools.HttpParserError:
+            self._fail(400, "BadRequest", "The request is not HTTP/1.1.")
+        if self._closing:
+            return
+        if self._in_head and self._head_bytes > self._server.head_limit:
+            self._fail(431, "RequestHeaderFieldsTooLarge", "The request line and headers together exceed the limit.")
+        elif not self._busy and (not in_head or not self._in_head):
+            self._due = self._server.clock.monotonic() + BODY_SECONDS
+
+    def eof_received(self) -> bool:
+        self._closing = True
+        return self._busy  # then the answer is still wanted; the transport closes after it
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._waiting.clear()
+        self._server.connections.discard(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._pump is not None:
+            self._pump.cancel()
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.clear()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+
+    # --------------------------------------------------------------------------------------------------------- the parser
+
+    def _new_request(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        headers = self._headers
+        headers[key] = f"{headers[key]},{text}" if key in headers else text
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._head_bytes = 0
-        super().on_headers_complete()
+        declared = self._headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._server.body_limit:
+            self._refuse_body()
+        elif self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
+            self._transport.write(_CONTINUE)
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]
-        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
-            self.cycle.keep_alive = False
-            return True
-        return None
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self._server.body_limit:
+            self._refuse_body()
+        elif not self._closing:
+            self._body.append(body)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        super().connection_lost(exc)
+    def on_message_complete(self) -> None:
+        if self._closing:
+            return
+        parts = self._body
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        path, _, query = self._url.decode("latin-1").partition("?")
+        request = HttpRequest(self._parser.get_method().decode("latin-1"), path, query, self._headers, body)
+        keep = self._parser.should_keep_alive()
+        self._new_request()
+        if self._busy:
+            self._waiting.append((request, keep))
+            if len(self._waiting) >= AHEAD and self._transport is not None:
+                self._transport.pause_reading()
+        else:
+            self._run(request, keep)
 
-    def _lose_patience(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
+    # -------------------------------------------------------------------------------------------------- requests, answers
+
+    def _run(self, request: HttpRequest, keep: bool) -> None:
+        self._busy = True
+        self._server.busy += 1
+        self._keep = keep
+        self._is_head = request.method == "HEAD"
+        coroutine = self._server.handle(request, self._source_ip)
+        if request.path.endswith("/invocations"):
+            _Eager(coroutine, self._answer)
+        else:
+            self._server.run(coroutine, self._answer)
+
+    def _answer(self, response: HttpResponse) -> None:
+        body = response.body
+        if isinstance(body, bytes):
+            if self._transport is not None:
+                head = self._head(response, None if response.status == 204 else len(body))
+                self._transport.write(head if self._is_head else head + body)
+            self._answered()
+        else:
+            self._pump = asyncio.get_running_loop().create_task(self._stream(response, body))
+
+    async def _stream(self, response: HttpResponse, body: AsyncIterator[bytes]) -> None:
+        """A body in chunks, as fast as the client reads and the source gives."""
+        self._writable = asyncio.Event()
+        self._writable.set()
+        try:
+            if self._transport is not None:
+                self._transport.write(self._head(response, None, chunked=True))
+            async for chunk in body:
+                if self._transport is None:
+                    break
+                if chunk:
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                await self._writable.wait()
+            else:
+                if self._transport is not None:
+                    self._transport.write(b"0\r\n\r\n")
+        finally:
+            self._writable = None
+            self._pump = None
+            self._answered()
+
+    def _answered(self) -> None:
+        self._busy = False
+        self._server.release()
+        if self._transport is None:
+            return
+        if not self._keep or self._server.is_closing or (self._closing and not self._waiting):
+            self._closing = True
+            self._transport.close()
+            return
+        self._due = self._server.clock.monotonic() + IDLE_SECONDS
+        if self._waiting:
+            request, keep = self._waiting.popleft()
+            if not self._closing:
+                self._transport.resume_reading()
+            self._run(request, keep)
+
+    def _head(self, response: HttpResponse, length: int | None, chunked: bool = False) -> bytes:
+        lines = [_STATUS.get(response.status) or f"HTTP/1.1 {response.status} \r\n", self._server.date]
+        for name, value in response.headers:
+            lines.append(f"{name}: {value}\r\n")
+        if length is not None:
+            lines.append(f"content-length: {length}\r\n")
+        if chunked:
+            lines.append("transfer-encoding: chunked\r\n")
+        if not self._keep or self._server.is_closing:
+            lines.append("connection: close\r\n")
+        lines.append("\r\n")
+        head = "".join(lines)
+        if head.count("\n") != len(lines) or head.count("\r") != len(lines):  # a value with a line break would be a header of its own
+            head = "".join(line[:-2].replace("\r", " ").replace("\n", " ") + "\r\n" for line in lines)
+        return head.encode("latin-1", "replace")
+
+    def _refuse_body(self) -> None:
+        limit = self._server.body_limit
+        self._fail(413, "RequestEntityTooLargeException", f"Request must be smaller than {limit} bytes")
+
+    def _fail(self, status: int, code: str, message: str) -> None:
+        """Answer what cannot be answered by the request path, and close. Answers under way are left to finish first."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._transport is None:
+            return
+        if self._busy:
+            self._keep = False
+            return
+        self._keep = False
+        body = f'{{"Type":"User","message":"{message}"}}'.encode()
+        response = HttpResponse(status, [("content-type", "application/json"), ("x-amzn-errortype", code)])
+        self._transport.write(self._head(response, len(body)) + body)
+        self._transport.close()
+
+    # -------------------------------------------------------------------------------------------------------------- time
+
+    def _look(self) -> None:
+        """The timer: hang up on whoever is late, else look again when somebody could be."""
+        self._watch = None
+        if self._transport is None:
+            return
+        now = self._server.clock.monotonic()
+        if self._busy:
+            self._due = now + IDLE_SECONDS
+        elif now >= self._due:
+            self._transport.abort()
+            return
+        self._watch = self._server.clock.call_later(min(max(self._due - now, 0.1), HEAD_SECONDS), self._look)
+
+    def shutdown(self) -> None:
+        """No further request; an idle connection closes now, a busy one after its answer."""
+        self._waiting.clear()
+        if not self._busy and self._transport is not None:
+            self._closing = True
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
 
 class HttpServer:
-    """Listens, accepts and, at the end, lets running requests finish."""
+    """Listens, accepts and, at the end, lets running requests finish. ``handle`` is set before the first connection comes."""
 
-    def __init__(self, app: Any, clock: Clock, head_limit: int) -> None:
+    def __init__(self, clock: Clock, head_limit: int, body_limit: int) -> None:
         self.clock = clock
         self.head_limit = head_limit
-        self.config = Config(
-            app,
-            http="httptools",
-            loop="none",
-            lifespan="off",
-            ws="none",
-            interface="asgi3",
-            access_log=False,
-            log_config=None,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        )
-        self.config.load()
-        self.state = ServerState()
+        self.body_limit = body_limit
+        self.handle: Handle = _not_ready
+        self.connections: set[Connection] = set()
+        self.busy = 0
+        self.is_closing = False
+        self.date = ""
         self._servers: list[asyncio.Server] = []
-        self._date: Timer | None = None
+        self._tasks: set[asyncio.Task[HttpResponse]] = set()
+        self._ticker: Timer | None = None
+        self._quiet: asyncio.Event | None = None
 
     async def listen(self, sock: socket.socket) -> None:
         """Serve what connects to ``sock``, a bound socket."""
+        if self._ticker is None:
+            self._tick()
         loop = asyncio.get_running_loop()
-        if self._date is None:
-            self._refresh_date()
-        self._servers.append(await loop.create_server(self._protocol, sock=sock, backlog=2048))
+        self._servers.append(await loop.create_server(lambda: Connection(self), sock=sock, backlog=2048))
 
     async def adopt(self, connection: socket.socket) -> None:
-        """Serve one connection that somebody else accepted (from a sandbox's listener)."""
-        await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        """Serve one connection that somebody else accepted (from a sandbox's door)."""
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(self), connection)
+
+    def run(self, coroutine: Coroutine[Any, Any, HttpResponse], done: Callable[[HttpResponse], None]) -> None:
+        """Run a request as a task."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+
+        def finish(finished: asyncio.Task[HttpResponse]) -> None:
+            self._tasks.discard(finished)
+            if not finished.cancelled():
+                done(finished.result())
+
+        task.add_done_callback(finish)
+
+    def release(self) -> None:
+        """A request has been answered."""
+        self.busy -= 1
+        if self._quiet is not None and not self.busy:
+            self._quiet.set()
 
     async def close(self, patience: float) -> None:
         """Stop listening at once, give running requests ``patience`` seconds, then hang up."""
+        self.is_closing = True
         for server in self._servers:
             server.close()
-        for connection in list(self.state.connections):
+        for connection in list(self.connections):
             connection.shutdown()
-        if self.state.tasks:
-            await asyncio.wait(list(self.state.tasks), timeout=patience)
-        for connection in list(self.state.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
-        if self._date is not None:
-            self._date.cancel()
+        if self.busy:
+            self._quiet = asyncio.Event()
+            late = self.clock.call_later(patience, self._quiet.set)
+            await self._quiet.wait()
+            late.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+        for task in self._tasks:
+            task.cancel()
+        if self._ticker is not None:
+            self._ticker.cancel()
 
-    def _protocol(self) -> GuardedProtocol:
-        return GuardedProtocol(self)
-
-    def _refresh_date(self) -> None:
+    def _tick(self) -> None:
         """The Date header is made once a second, not once a request."""
-        date = email.utils.formatdate(self.clock.now(), usegmt=True).encode()
-        self.state.default_headers = [(b"date", date)]
-        self._date = self.clock.call_later(1.0, self._refresh_date)
+        self.date = f"date: {email.utils.formatdate(self.clock.now(), usegmt=True)}\r\n"
+        self._ticker = self.clock.call_later(1.0, self._tick)
+
+
+async def _not_ready(request: HttpRequest, source_ip: str) -> HttpResponse:
+    return HttpResponse(503, [("content-type", "application/json"), ("retry-after", "1")], b'{"message":"Starting."}')

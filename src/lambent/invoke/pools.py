@@ -86,6 +86,10 @@ class Pools:
         """Every environment there is, for ``lambent ps``."""
         return [info for pool in (*self._pools.values(), *self._leaving) for info in pool.environments()]
 
+    def uses_code(self, sha256: str) -> bool:
+        """Whether an environment may still run from that code."""
+        return any(pool.version.code_sha256 == sha256 for pool in (*self._pools.values(), *self._leaving))
+
     async def close(self, drain: float = DRAIN_SECONDS) -> None:
         """Take nothing new, give what runs or waits ``drain`` seconds, then end it. On return no sandbox of ours is left."""
         self._closing = "The node is shutting down"
