@@ -235,9 +235,7 @@ class Cgroups:
             candidates.append(point)
         fallback = ""
         for base in candidates:
-            try:
-                os.makedirs(f"{base}/lambent/{self._instance}", exist_ok=True)
-            except OSError:
+            if not _make_tree(f"{base}/lambent/{self._instance}"):
                 continue
             if not is_v2 or self._enable(base):
                 return base
@@ -319,6 +317,18 @@ class Cgroups:
             _destroy(f"{base}/lambent/{self._instance}")
             with contextlib.suppress(OSError):
                 os.rmdir(base + "/lambent")
+
+
+def _make_tree(path: str) -> bool:
+    for _ in range(10):
+        try:
+            os.makedirs(path, exist_ok=True)
+        except FileNotFoundError:
+            continue  # another instance has just removed the parent as its last one
+        except OSError:
+            return False
+        return True
+    return False
 
 
 def _children(directory: str) -> list[str]:

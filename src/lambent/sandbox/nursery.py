@@ -159,6 +159,8 @@ class Nursery:
             self.on_runtime_end(*message["ended"])
         elif "ready" in message:
             self.is_ready, self._failures = True, 0
+            if not self._launcher.blanks:
+                self._launcher.tell_prepared(self.runtime)
             self.refill()
         elif "fault" in message:
             self._complaint += message["fault"]
