@@ -43,6 +43,7 @@ class Disk:
     def __init__(self) -> None:
         self.documents: dict[tuple[str, str], tuple[str, int]] = {}
         self.blobs: dict[str, bytes] = {}
+        self.unreadable: set[str] = set()
 
 
 class TinyStore:
@@ -132,6 +133,8 @@ class TinyBlobs:
         return address
 
     async def get(self, address: str) -> bytes | None:
+        if address in self.disk.unreadable:
+            raise StoreUnavailable(f"{address}: input/output error")
         return self.disk.blobs.get(address)
 
     async def delete(self, address: str) -> None:

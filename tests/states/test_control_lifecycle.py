@@ -20,6 +20,7 @@ from lambent.control.code import GRACE_S
 from lambent.control.function_configuration import FunctionRecord, code_of, compile_version
 from lambent.control.function_state import FunctionState, Phase
 from lambent.control.function_table import FunctionTable
+from lambent.control.functions import MEND_S
 from lambent.errors import ClientFault, SandboxFault
 from lambent.store.contract import Put
 
@@ -202,6 +203,31 @@ def test_lost_folder_is_mended_and_lost_code_is_told(tmp_path: Path):
             assert "is missing" in shown["StateReason"]
             with pytest.raises(ClientFault, match="Failed"):
                 two.registry.resolve(ARN)
+
+    asyncio.run(story())
+
+
+def test_unreadable_code_keeps_no_other_function_from_starting_and_is_mended(tmp_path: Path):
+    async def story() -> None:
+        async with House(tmp_path) as one:
+            await one.create("f")
+            await one.create("g", OTHER)
+            await one.settle()
+            code = one.registry.resolve(ARN).code_sha256
+        shutil.rmtree(tmp_path / code)
+        one.disk.unreadable.add(code)
+        async with one.reborn() as two:
+            await two.settle()
+            assert two.show("g")["State"] == "Active"
+            assert two.show("f")["State"] == "Active"
+            two.clock.advance(MEND_S)
+            await two.settle()
+            assert not (tmp_path / code).exists()
+            two.disk.unreadable.clear()
+            two.clock.advance(MEND_S)
+            await two.settle()
+            assert (tmp_path / code / "h.py").exists()
+            check(two)
 
     asyncio.run(story())
 

@@ -116,9 +116,7 @@ def test_refusals_are_aws_texts():
     pending = walk(Create("c", 1)).refuse(Operation.UPDATE_CODE, ARN)
     assert pending is not None
     assert (pending.code, pending.status) == ("ResourceConflictException", 409)
-    assert pending.message == (
-        "The operation cannot be performed at this time. The function is currently in the following state: Pending"
-    )
+    assert pending.message == ("The operation cannot be performed at this time. The function is currently in the following state: Pending")
     updating = walk(Create("c", 1), Prepared("c", 2), Update("u", 3))
     refusal = updating.refuse(Operation.TAG, ARN)
     assert refusal is not None

@@ -61,6 +61,7 @@ from lambent.wire.call import Call
 Params = Mapping[str, Any]
 Decide = Callable[[FunctionRecord | None], tuple[FunctionRecord, Event]]
 
+MEND_S = 30.0  # between attempts to bring back a folder of code
 RETRY_S = 1.0  # between attempts to commit the end of a preparation while the store is unavailable
 
 
@@ -323,9 +324,26 @@ class Functions:
             except CodeLost as fault:
                 await self._report(record.arn, CodeLostEvent("load", self._clock.now(), fault.message))
                 return
+            except (StoreUnavailable, PlatformFault):  # one function's trouble keeps no other from starting
+                self._tasks.create_task(self._mend(record.arn))
         self._registry.put(compile_version(record, self._code_root))
         if record.state.fence:
             self._tasks.create_task(self._prepare(record.arn, record.state.fence))
+
+    async def _mend(self, arn: FunctionArn) -> None:
+        """Try again and again to bring back the folder that a function runs from; until then its environments do not start."""
+        while True:
+            await self._clock.sleep(MEND_S)
+            record = self._table.get(arn)
+            if record is None or record.serving is None:
+                return
+            try:
+                await self._code.ensure(code_of(record.serving))
+            except CodeLost as fault:
+                await self._report(arn, CodeLostEvent("mend", self._clock.now(), fault.message))
+            except (StoreUnavailable, PlatformFault):
+                continue
+            return
 
     async def _prepare(self, arn: FunctionArn, fence: str) -> None:
         """Make everything ready that environments of the shown configuration need, and report under ``fence``."""
@@ -343,6 +361,8 @@ class Functions:
             event = PrepareFailed(fence, self._clock.now(), "InvalidRuntime", fault.message)
         except PlatformFault as fault:
             event = PrepareFailed(fence, self._clock.now(), "InternalError", fault.message)
+        except StoreUnavailable as fault:
+            event = PrepareFailed(fence, self._clock.now(), "InternalError", str(fault))
         await self._report(arn, event)
 
     async def _report(self, arn: FunctionArn, event: Event) -> None:

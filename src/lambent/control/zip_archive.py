@@ -212,7 +212,8 @@ def require_inside(links: Mapping[Name, Name]) -> None:
     """Refuse links of which one leads above the folder. Keys are names of links, values the parts of what they point to.
 
     Every link on the way is followed, as the kernel does. The kernel gives up after 40 of them; a link that needs more, such as one that
-    leads to itself, is of no use to anybody and refused as well. The steps are counted over all links together, since links of links of links are cheap to write and dear to walk.
+    leads to itself, is of no use to anybody and refused as well. The steps are counted over all links together, since links of links of
+    links are cheap to write and dear to walk.
     """
     steps = 0
     for name in links:
