@@ -28,7 +28,7 @@ print(json.dumps({
     "implementation": sys.implementation.name,
     "version": list(sys.version_info),
     "prefix": sys.prefix,
-    "base_prefix": sys.base_prefix,
+    "virtual": sys.prefix != sys.base_prefix or os.path.exists(os.path.join(os.path.dirname(sys.executable), "..", "pyvenv.cfg")),
     "abiflags": sys.abiflags,
     "complete": os.path.isfile(os.path.join(library, "decimal.py")),
     "shared": shared,
@@ -103,7 +103,7 @@ def _answer(executable: str, process: subprocess.Popen[bytes] | None) -> Interpr
         return "it does not run Python 3 code"
     if said["implementation"] != "cpython":
         return f"it is {said['implementation']}, not CPython"
-    if said["prefix"] != said["base_prefix"]:
+    if said["virtual"]:
         return "it belongs to a virtual environment"
     if not said["complete"]:
         return "its standard library is incomplete"

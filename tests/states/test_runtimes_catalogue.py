@@ -1,0 +1,186 @@
+"""Finding interpreters: where is looked, what is refused, which is chosen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lambent.errors import ClientFault
+from lambent.runtimes.catalogue import Catalogue
+from lambent.runtimes.identifiers import SUPPORTED
+from lambent.runtimes.interpreter import Interpreter, ask
+from lambent.runtimes.search import candidates, searched
+from lambent.runtimes.versions import runtime_version
+
+MINOR = f"python3.{sys.version_info[1]}"
+REAL = os.path.realpath(os.path.join(sys.base_prefix, "bin", MINOR))
+
+
+def link(path: Path, target: str = REAL) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+    return path
+
+
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def made(version: tuple[int, int, int] = (3, 12, 1), **rest: object) -> Interpreter:
+    return Interpreter("python3.12", "/x", "/p", version, is_system=False, **rest)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".pyenv/versions/3.x.1/bin",
+        ".local/share/uv/python/cpython-3.x.1-linux/bin",
+        ".asdf/installs/python/3.x.1/bin",
+        ".local/share/mise/installs/python/3.x/bin",
+        "miniconda3/bin",
+        "miniconda3/envs/old/bin",
+    ],
+)
+def test_places_under_a_home(tmp_path, place):
+    link(tmp_path / place / "python3.x")
+    assert candidates("python3.x", (), {"HOME": str(tmp_path)}) == ([], [REAL])
+
+
+@pytest.mark.parametrize(
+    ("variable", "place"),
+    [
+        ("PYENV_ROOT", "versions/3.x.1/bin"),
+        ("UV_PYTHON_INSTALL_DIR", "cpython-3.x/bin"),
+        ("ASDF_DATA_DIR", "installs/python/3.x/bin"),
+        ("MISE_DATA_DIR", "installs/python/3.x/bin"),
+        ("PATH", ""),
+    ],
+)
+def test_places_that_variables_name(tmp_path, variable, place):
+    link(tmp_path / place / "python3.x")
+    assert candidates("python3.x", (), {variable: str(tmp_path)}) == ([], [REAL])
+
+
+@pytest.mark.parametrize("place", ["", "bin", "3.x.1/bin"])
+def test_configured_folders_come_first(tmp_path, place):
+    link(tmp_path / "configured" / place / "python3.x")
+    link(tmp_path / "path" / "python3.x")
+    environ = {"PATH": str(tmp_path / "path")}
+    assert candidates("python3.x", [str(tmp_path / "configured")], environ) == ([REAL], [])
+    assert searched(["/c"], environ)[0] == "/c"
+
+
+def test_shims_scripts_and_what_may_not_be_executed_are_passed_over(tmp_path):
+    script(tmp_path / "a" / "python3.x", '#!/bin/sh\nexec pyenv exec "$@"\n')
+    script(tmp_path / "b" / "python3.x", "")
+    (tmp_path / "c").mkdir()
+    shutil.copy("/bin/true", tmp_path / "c" / "python3.x")
+    (tmp_path / "c" / "python3.x").chmod(0o644)
+    (tmp_path / "d" / "python3.x").mkdir(parents=True)
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "python3.x").symlink_to("/nowhere")
+    path = os.pathsep.join(str(tmp_path / name) for name in "abcde")
+    assert candidates("python3.x", (), {"PATH": path}) == ([], [])
+
+
+def test_programs_that_are_no_usable_interpreter_are_told_apart(tmp_path):
+    subprocess.run([REAL, "-m", "venv", "--without-pip", "--copies", str(tmp_path / "venv")], check=True)
+    venv = str(tmp_path / "venv" / "bin" / MINOR)
+    answers = ask(["/bin/true", "/bin/false", str(tmp_path), venv, REAL])
+    real = answers.pop(REAL)
+    assert isinstance(real, Interpreter)
+    assert (real.runtime, real.version, real.prefix) == (MINOR, sys.version_info[:3], sys.base_prefix)
+    assert answers == {
+        "/bin/true": "it does not run Python 3 code",
+        "/bin/false": "it does not run Python 3 code",
+        str(tmp_path): "it cannot be executed",
+        venv: "it belongs to a virtual environment",
+    }
+
+
+def test_a_name_may_lie(tmp_path, monkeypatch):
+    monkeypatch.setattr("lambent.runtimes.search._patterns", lambda environ: [])
+    other = "python3.8" if MINOR != "python3.8" else "python3.9"
+    catalogue = Catalogue([str(link(tmp_path / other))], {})
+    assert catalogue.find(MINOR).executable == REAL  # a configured binary may have any name
+    with pytest.raises(ClientFault):
+        catalogue.find(other)
+
+
+def test_the_best_is_an_ordinary_released_build_of_the_newest_patch():
+    ranked = [
+        made((3, 12, 9), abiflags="t"),
+        made((3, 12, 11), release="candidate"),
+        made((3, 12, 9)),
+        made((3, 12, 10)),
+    ]
+    assert sorted(ranked[::-1], key=Interpreter.preference) == ranked
+
+
+def test_every_interpreter_is_asked_once_and_only_when_needed(monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr("lambent.runtimes.catalogue.ask", lambda paths: asked.extend(paths) or ask(paths))
+    catalogue = Catalogue([REAL], {})
+    assert catalogue.known(MINOR) is None
+    assert asked == []
+    found = catalogue.find(MINOR)
+    assert found.executable == REAL
+    assert catalogue.find(MINOR) is found is catalogue.known(MINOR)
+    assert catalogue.installed().count(found) == 1
+    assert len(asked) == len(set(asked))
+
+
+def test_a_missing_interpreter_is_named_with_what_to_do_and_found_once_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("lambent.runtimes.search._patterns", lambda environ: [str(tmp_path)])
+    catalogue = Catalogue((), {})
+    with pytest.raises(ClientFault) as refused:
+        catalogue.find(MINOR)
+    version = MINOR.removeprefix("python")
+    assert (refused.value.code, refused.value.status) == ("InvalidParameterValueException", 400)
+    assert refused.value.message == (
+        f"Lambent found no CPython {version} on this machine for runtime {MINOR}: install {MINOR} (or pyenv install {version}), "
+        "or name it under [sandbox] interpreters; `lambent doctor` lists what was searched."
+    )
+    assert catalogue.installed() == []
+    link(tmp_path / MINOR)
+    assert catalogue.find(MINOR).executable == REAL
+    assert [each.runtime for each in catalogue.installed()] == [MINOR]
+
+
+@pytest.mark.parametrize("name", ["go1.x", "nodejs22.x", "nonsense"])
+def test_names_are_judged_before_the_machine_is_searched(monkeypatch, name):
+    monkeypatch.setattr("lambent.runtimes.search.candidates", lambda *_: pytest.fail("searched"))
+    with pytest.raises(ClientFault):
+        Catalogue().find(name)
+
+
+def test_this_machine():
+    catalogue = Catalogue()
+    installed = catalogue.installed()
+    assert MINOR in [each.runtime for each in installed]
+    assert [each.runtime for each in installed] == [name for name in SUPPORTED if name in {each.runtime for each in installed}]
+    for each in installed:
+        answer = subprocess.run(
+            [each.executable, "-c", "import sys; print(sys.prefix, *sys.version_info[:3])"], capture_output=True, check=True
+        )
+        assert answer.stdout.decode().split() == [each.prefix, *map(str, each.version)]
+        assert not each.shared_library or any(Path(each.shared_library).glob("libpython*"))
+
+
+def test_a_version_is_named_by_what_it_is_made_of():
+    one = runtime_version(made(), "eu-west-1")
+    assert one.text == "python:3.12.v1"
+    prefix, digest = one.arn.rsplit(":", 1)
+    assert prefix == "arn:aws:lambda:eu-west-1::runtime"
+    assert len(bytes.fromhex(digest)) == 32
+    assert runtime_version(made(), "eu-west-1") == one
+    assert runtime_version(made((3, 12, 2)), "eu-west-1").arn != one.arn
+    assert runtime_version(made(), "cn-north-1", "aws-cn").arn == f"arn:aws-cn:lambda:cn-north-1::runtime:{digest}"
