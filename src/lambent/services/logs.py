@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from lambent.clock import Clock
@@ -264,7 +265,7 @@ def _check_batch(lines: list[tuple[int, str]]) -> None:
     size = sum(len(message.encode("utf-8", "replace")) + EVENT_OVERHEAD for _, message in lines)
     if size > _BATCH_BYTES:
         raise _invalid(f"Upload too large: {size} bytes exceeds limit of {_BATCH_BYTES}")
-    if any(later[0] < earlier[0] for earlier, later in zip(lines, lines[1:], strict=False)):
+    if any(later[0] < earlier[0] for earlier, later in pairwise(lines)):
         raise _invalid("Log events in a single PutLogEvents request must be in chronological order.")
 
 
