@@ -83,6 +83,7 @@ def _fault(control: socket.socket, error: OSError) -> NoReturn:
 
 
 def _prepare(shell: int, attach: list[int], config: Message) -> None:
+    os.setsid()  # a signal to its process group must not reach zygote and launcher, which without root have the same user id
     for door in attach:
         os.write(door, b"0")
         os.close(door)
