@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ def test_the_best_is_an_ordinary_released_build_of_the_newest_patch():
         made((3, 12, 9)),
         made((3, 12, 10)),
     ]
-    assert sorted(ranked[::-1], key=Interpreter.preference) == ranked
+    assert all(lesser.preference() < greater.preference() for lesser, greater in pairwise(ranked))
 
 
 def test_every_interpreter_is_asked_once_and_only_when_needed(monkeypatch):

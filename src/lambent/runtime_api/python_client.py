@@ -51,6 +51,7 @@ _STDLIB = os.path.dirname(os.__file__)
 
 PRELOADED = (
     "asyncio",
+    "awslambdaric.lambda_literals",
     "base64",
     "boto3",
     "boto3.dynamodb.transform",
@@ -384,12 +385,14 @@ def _layer_folders() -> list[str]:
     return ["/opt/python/lib/python{}.{}/site-packages".format(*sys.version_info[:2]), "/opt/python"]
 
 
-_LOG_SETTINGS = ("AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL")
-_imported_with = tuple(os.environ.get(name) for name in _LOG_SETTINGS)
-
-
 def _settle_logging() -> None:
-    if tuple(os.environ.get(name) for name in _LOG_SETTINGS) != _imported_with:
+    """Run the body of ``bootstrap`` anew if this environment would have made it define something else."""
+    environ = os.environ
+    wanted = (
+        bootstrap.LogFormat.from_str(environ.get("AWS_LAMBDA_LOG_FORMAT")),
+        bootstrap._get_log_level_from_env_var(environ.get("AWS_LAMBDA_LOG_LEVEL")),
+    )
+    if wanted != (bootstrap._AWS_LAMBDA_LOG_FORMAT, bootstrap._AWS_LAMBDA_LOG_LEVEL):
         exec(_bootstrap_code, bootstrap.__dict__)
 
 
