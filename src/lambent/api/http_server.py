@@ -26,7 +26,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------------------ the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's transports are none of asyncio's classes
         self._transport = transport
         peer = transport.get_extra_info("peername")
         self._source_ip = peer[0] if isinstance(peer, tuple) and peer else ""
