@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from lambent.cli.bundle import bundle, guess_runtime
 from lambent.errors import LambentError
 from lambent.testing.local_server import LocalServer
@@ -32,14 +34,15 @@ Where to go next
 
 def main() -> int:
     print("Starting a server with `lambent up` ...", flush=True)
+    server = LocalServer()
     try:
-        with LocalServer() as server:
+        with server:
             isolation = server.health()["isolation"]
             print(f"  {server.endpoint}, isolation: {isolation['driver']} ({isolation['reason']})")
             demonstrate(server.client("lambda"))
             code = server.stop()
-    except LambentError as error:
-        print(f"demo: {error}", file=sys.stderr)
+    except (LambentError, BotoCoreError, ClientError, OSError) as error:
+        print(f"demo: {error}\n{server.output}", file=sys.stderr)
         return 1
     print(f"Stopped the server again (exit code {code}).")
     print(NEXT)
