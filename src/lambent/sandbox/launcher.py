@@ -43,10 +43,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lambent.errors import LambentError
 from lambent.sandbox import kernel
 from lambent.sandbox.cgroups import Cgroups, instance_name, vcpus
+from lambent.sandbox.memory_keeper import MemoryWatch
 from lambent.sandbox.nursery import Cell, Nursery
 from lambent.sandbox.shell import ShellStarter
 
 if TYPE_CHECKING:
+    from lambent.sandbox.cgroups import Leaf
     from lambent.sandbox.network import Network
 
 MAX_MESSAGE = 1 << 20
@@ -157,6 +159,7 @@ class Launcher:
         self._shells: dict[int, Cell] = {}  # by the shell's pid
         self._boosted: list[tuple[float, str]] = []  # (deadline, node id)
         self._memory_mb: dict[str, int] = {}
+        self._memory = MemoryWatch()
         self._stubborn: list[tuple[int, Cell]] = []
         self._free_slots: list[int] = []
         self._slots = 0
@@ -252,7 +255,7 @@ class Launcher:
 
     # -- the loop --------------------------------------------------------------------------------------------------------------
 
-    def watch(self, channel: socket.socket, reader: Callable[[], None]) -> None:
+    def watch(self, channel: socket.socket | MemoryWatch, reader: Callable[[], None]) -> None:
         self._readers[channel.fileno()] = reader
         self._poller.register(channel, select.EPOLLIN)
 
@@ -271,6 +274,9 @@ class Launcher:
             waits.append(0.01)
         if self._boosted:
             waits.append(max(0.0, self._boosted[0][0] - time.monotonic()))
+        next_look = self._memory.patience(time.monotonic())
+        if next_look >= 0:
+            waits.append(next_look)
         if any(nursery.wants_blanks() for nursery in self._nurseries.values()):
             waits.append(max(0.001, _QUIET_S - (time.monotonic() - self._last_start)))
         return min(waits, default=-1)
@@ -280,6 +286,10 @@ class Launcher:
         while self._boosted and self._boosted[0][0] <= now:
             self._settle(self._boosted[0][1])
             heapq.heappop(self._boosted)
+        for node_id in self._memory.due(now):
+            cell = self._assigned[node_id]
+            cell.out_of_memory = True
+            cell.nursery.kill(cell)
         if self._stubborn:
             waiting, self._stubborn = self._stubborn, []
             for tries, cell in waiting:
@@ -400,7 +410,7 @@ class Launcher:
         freeze: tuple[bytes, bytes] = (b"", b"")
         try:
             if cell.leaf is not None:
-                cell.leaf.limit_memory(order["memory_mb"] << 20)
+                self._limit_memory(cell.leaf, order)
                 freeze = self._carry_files(cell, carried)
             socket.send_fds(cell.control, [json.dumps(message).encode()], [theirs.fileno(), writing, *trees])
         except OSError as error:
@@ -410,6 +420,13 @@ class Launcher:
             for fd in (writing, *trees):
                 os.close(fd)
         self._hand_over(cell, order, carried, freeze)
+
+    def _limit_memory(self, leaf: Leaf, order: dict[str, Any]) -> None:
+        """The hard limit holds files in /tmp as well; the watch keeps the two apart."""
+        memory_mb, ephemeral_mb = order["memory_mb"], order["ephemeral_mb"]
+        leaf.limit_memory(memory_mb + ephemeral_mb << 20)
+        if leaf.memory_dir:
+            self._memory.add(order["id"], leaf.memory_dir, memory_mb, ephemeral_mb, time.monotonic())
 
     def _carry_files(self, cell: Cell, carried: list[tuple[str, int]]) -> tuple[bytes, bytes]:
         assert cell.leaf is not None
@@ -515,4 +532,5 @@ class Launcher:
         if cell.node_id:
             del self._assigned[cell.node_id]
             self._memory_mb.pop(cell.node_id, None)
+            self._memory.remove(cell.node_id)
             self.tell({"event": "gone", "id": cell.node_id})

@@ -71,7 +71,7 @@ class MemoryKeeper:
     """Keeps one cgroup."""
 
     def __init__(self, directory: str, limit_mb: int, ephemeral_mb: int) -> None:
-        """``directory``: of the memory controller, v1 or v2. Sets the limits. Raises ``OSError``."""
+        """``directory``: of the memory controller, v1 or v2, whose hard limit is set already. Raises ``OSError``."""
         self._directory = directory
         self._memory_mb = limit_mb
         self._ephemeral_mb = ephemeral_mb
@@ -84,10 +84,7 @@ class MemoryKeeper:
         try:
             if self.is_v2:
                 self.events_fd = os.open(directory + "/memory.events", os.O_RDONLY | os.O_CLOEXEC)
-                self._write("memory.max", self.limit)
                 self._move(limit_mb * _MB + min(ephemeral_mb * _MB, headroom(limit_mb)))
-            else:
-                self._limit_v1()
         except OSError:
             self.close()
             raise
@@ -134,15 +131,6 @@ class MemoryKeeper:
         self._write("memory.high", limit)
         self.limit = limit
 
-    def _limit_v1(self) -> None:
-        """Memory alone may never have a higher limit than memory with swap, so the order depends on where they stand."""
-        names = ["memory.limit_in_bytes"]
-        if os.path.exists(self._directory + "/memory.memsw.limit_in_bytes"):
-            with open(self._directory + "/memory.limit_in_bytes") as file:
-                names.insert(0 if self.limit > int(file.read()) else 1, "memory.memsw.limit_in_bytes")
-        for name in names:
-            self._write(name, self.limit)
-
     def _write(self, name: str, value: int) -> None:
         fd = os.open(f"{self._directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -165,7 +153,7 @@ class MemoryWatch:
         return self._poller.fileno()
 
     def add(self, name: str, directory: str, limit_mb: int, ephemeral_mb: int, now: float) -> None:
-        """Keep the memory cgroup ``directory``; its limits are set when this returns. Raises ``OSError``."""
+        """Keep the memory cgroup ``directory``, whose hard limit is the sum of both sizes. Raises ``OSError``."""
         keeper = self._keepers[name] = MemoryKeeper(directory, limit_mb, ephemeral_mb)
         if keeper.is_v2:
             self._by_fd[keeper.events_fd] = name

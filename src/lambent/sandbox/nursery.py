@@ -45,6 +45,7 @@ class Cell:
         "name",
         "node_id",
         "nursery",
+        "out_of_memory",
         "pidfd",
         "runtime_pid",
         "runtime_status",
@@ -62,6 +63,7 @@ class Cell:
         self.node_id = ""  # the id of the request that it serves
         self.killed_by_node = False
         self.fault = ""
+        self.out_of_memory = False  # and killed for it by us; what the kernel kills is told by its count
         self.shell_pid = 0  # 0 once reaped
         self.runtime_pid = 0  # 0 before the fork is known
         self.runtime_status: int | None = None  # wait status once reaped
@@ -336,7 +338,7 @@ class Nursery:
         cell.runtime_status = status
         if cell.control is not None:
             self._on_control(cell)  # its last words may still be on the way
-        oom = cell.leaf is not None and cell.leaf.oom_kills() > 0
+        oom = cell.out_of_memory or (cell.leaf is not None and cell.leaf.oom_kills() > 0)
         if cell.node_id:
             self._launcher.tell_exited(cell, status, oom)
         self.kill(cell)
