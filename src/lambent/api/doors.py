@@ -47,7 +47,7 @@ class Doors:
         sandbox = await self._driver.start(spec)
         listener: socket.socket | None = getattr(sandbox, "listener", None)
         if listener is not None and not sandbox.exited.done():
-            sandbox.listener = None  # type: ignore[attr-defined]  # ours from here on
+            setattr(sandbox, "listener", None)  # noqa: B010  (no member of the contract, and ours from here on)
             self._serve(listener, sandbox)
         return sandbox
 
@@ -68,6 +68,6 @@ class Doors:
             except OSError:  # nothing more, or the peer has gone; the loop asks again
                 return
             connection.setblocking(False)
-            task: asyncio.Task[None] = asyncio.ensure_future(self._adopt(connection))  # type: ignore[arg-type]
+            task: asyncio.Task[None] = asyncio.ensure_future(self._adopt(connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
