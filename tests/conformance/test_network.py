@@ -35,6 +35,8 @@ class World:
         self.listeners: list[socket.socket] = []
         self.internet = self._make_namespace()
         self.host = self._make_namespace()
+        with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
+            file.write("0")  # a new namespace has this from the machine, where a server may be running
         with netlink.Netlink() as link:
             link.request((netlink.NEWLINK, netlink.CREATE, netlink.veth("wan", "wan", self.internet, b"\x02wire!", 1400, 0)))
         for namespace, own, others in ((self.host, HOST, None), (self.internet, "198.51.100.1", "198.51.100.2")):

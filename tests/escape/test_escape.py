@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import hostile_functions as hostile
 import pytest
+import test_network
 from sandbox_scenarios import World
 
 from lambent.errors import SandboxFault
@@ -82,3 +85,49 @@ def test_without_root(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     withstood = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("withstood")]
     assert withstood == [name for name, (_, needs) in hostile.ATTACKS.items() if not needs], done.stderr
+
+
+@pytest.mark.skipif(not test_network.ability.full, reason="; ".join(test_network.ability.missing))
+def test_with_egress_the_world_can_be_reached_and_nothing_else() -> None:
+    """The driver in a network namespace that plays the host, beside one that plays the internet."""
+
+    def body(wires: test_network.World) -> None:
+        servers = [wires.listen(wires.internet, address, 80) for address in (test_network.WORLD_SERVER, test_network.METADATA)]
+        servers += [wires.listen(wires.internet, test_network.WORLD_SERVER, 25), wires.listen(wires.host, "0.0.0.0", 8080)]
+        abstract = socket.socket(socket.AF_UNIX)
+        abstract.bind("\0lambent-escape-host")
+        abstract.listen()
+
+        async def live() -> None:
+            world = World("namespaces", RUNTIME)
+            world.settings = dataclasses.replace(world.settings, egress="full")
+            async with world:
+                victim = await world.started()
+                address = await victim.call("import socket, builtins; builtins.keep = socket.create_server(('0.0.0.0', 8080)); " + ADDRESS)
+                code = f"""
+                places = [(address, 8080) for address in {[*wires_addresses(), address]!r}]
+                places += [({test_network.METADATA!r}, 80), ({test_network.WORLD_SERVER!r}, 25), ({test_network.WORLD_SERVER!r}, 80)]
+                for place in places:
+                    attempt(str(place), lambda: socket.create_connection(place, 5) and None)
+                attempt("abstract", lambda: socket.socket(socket.AF_UNIX).connect("\\0lambent-escape-host"))
+                attempt("raw", socket.socket, 2, 3, 1)
+                """
+                assert await hostile.tried(world, code) == [str((test_network.WORLD_SERVER, 80))]
+                await hostile.next_works(world)
+
+        asyncio.run(live())
+        assert test_network.traces() == []
+        for server in servers[1:]:
+            server.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                server.accept()
+        abstract.close()
+
+    test_network.in_a_world(body)
+
+
+ADDRESS = "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('203.0.113.9', 1)); result = s.getsockname()[0]"
+
+
+def wires_addresses() -> list[str]:
+    return ["127.0.0.1", test_network.HOST, test_network.HOST_ALIAS]
