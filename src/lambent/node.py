@@ -59,12 +59,14 @@ from lambent.services.sts import StsService
 from lambent.services.table import methods
 from lambent.settings import Credential, Settings
 from lambent.store.blobs import FileBlobs
+from lambent.store.contract import StoreUnavailable
 from lambent.store.sqlite import SqliteStore
 from lambent.wire.gateway import Gateway
 
 log = logging.getLogger("lambent.node")
 
 STOP_SECONDS = 10.0
+PURGE_SECONDS = 3600.0
 
 Announce = Callable[[Settings, IsolationReport], None]
 
@@ -108,6 +110,7 @@ class Node:
             await self._start(sock)
             gc.collect()
             gc.freeze()
+            self.create_task(self._purge())
             announce(self.settings, self.driver.report)
             await stop.wait()
 
@@ -125,6 +128,7 @@ class Node:
         logs = LogStore(self.data_dir / "logs", clock)
         await logs.open()
         self._closers.push_async_callback(logs.close)
+        self.logs = logs
 
         catalogue = Catalogue(settings.sandbox.interpreters)
         self.http = HttpServer(clock, settings.limits.request_head, settings.limits.request_body)
@@ -172,6 +176,13 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", exc_info=error)
+
+    async def _purge(self) -> None:
+        """Expired log events are hidden at once and removed now and then."""
+        while True:
+            await self.clock.sleep(PURGE_SECONDS)
+            with contextlib.suppress(StoreUnavailable):
+                await self.logs.purge(self.clock.now())
 
     async def _finish_tasks(self) -> None:
         for task in self._tasks:
