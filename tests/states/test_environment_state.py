@@ -203,7 +203,7 @@ class TestFencing:
 class TestInit:
     def test_a_start_that_fails(self):
         fault = SandboxFault("no cgroup")
-        (fresh() >> StartFailed(fault) << Gone("start failed", fault) << In("stopped")).end()
+        (fresh() >> StartFailed(fault) << KILL_SANDBOX << Gone("start failed", fault) << In("stopped")).end()
 
     def test_a_sandbox_that_comes_too_late_is_dropped(self):
         (fresh() >> Kill("not wanted", 0.5) << KILL_SANDBOX << Gone("not wanted") >> Started(1.0) << KILL_SANDBOX << In("stopped")).end()

@@ -670,6 +670,21 @@ class TestClosing:
 
         play(story)
 
+    def test_nor_for_a_driver_that_hangs(self):
+        async def story(house: House) -> None:
+            house.deploy("echo")
+            house.driver.gate = asyncio.Event()  # never set
+            call = house.call()
+            await settle()
+            closing = asyncio.get_running_loop().create_task(house.pools.close(drain=10.0))
+            await settle()
+            await house.advance(16.0)
+            await closing
+            with pytest.raises(PlatformFault, match="shutting down"):
+                await call
+
+        play(story)
+
 
 class TestStories:
     def test_an_environment_and_an_invocation_can_be_told(self):

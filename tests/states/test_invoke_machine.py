@@ -1,11 +1,11 @@
 """Pools and environments together, under every order of events that Hypothesis can think of.
 
-A little world stands in for the shells: it carries out the instructions of real ``PoolMachine``s and ``EnvironmentMachine``s at once, and keeps
-books of its own, against which the laws are checked after every step:
+A little world stands in for the shells: it carries out the instructions of real ``PoolMachine``s and ``EnvironmentMachine``s at
+once, and keeps books of its own, against which the laws are checked after every step:
 
 * never two invocations in one environment, never one invocation in two;
 * never more environments than invocations were in flight at once;
-* every accepted invocation is answered exactly once;
+* every accepted invocation is answered exactly once, by its first true answer or by an error;
 * a lease takes the environment that went idle last, and idle ones are listed in that order;
 * a stale pool takes nothing new;
 * at the end nothing is left: no sandbox, no slot, no waiting job, no unanswered one.
@@ -27,6 +27,8 @@ from lambent.sandbox.driver import SandboxExit
 
 PERMITS = 4
 BUSY = {State.RESTARTING, State.REINITIALIZING, State.BUSY, State.ANSWERED}
+MOVING = BUSY | {State.STARTING, State.INITIALIZING}
+TALKING = {State.INITIALIZING, State.REINITIALIZING, State.IDLE, State.FROZEN, State.BUSY, State.ANSWERED}
 EXITS = [SandboxExit(0, None), SandboxExit(1, None), SandboxExit(None, 9), SandboxExit(None, 9, True)]
 
 
@@ -51,6 +53,7 @@ class Env:
         self.corpse = False  # the process is dead, and the news is still on its way
         self.job: Job | None = None
         self.idle_at = 0.0
+        self.said: bytes | None = None  # the first true answer to the running invocation
 
 
 class World:
@@ -91,7 +94,7 @@ class World:
                 if env.machine.state in {State.IDLE, State.FROZEN}:
                     others = [e.idle_at for e in self.envs.values() if e.machine.state in {State.IDLE, State.FROZEN}]
                     assert env.idle_at == max(others), "not the newest idle one"
-                env.job = job
+                env.job, env.said = job, None
                 job.deliveries += 1
                 self.feed(env, ee.Assigned(job.id, self.laws.at))
             case ps.FreezeSlot(slot):
@@ -108,6 +111,9 @@ class World:
 
     def feed(self, env: Env, event: ee.Event) -> None:
         before = env.machine.state
+        if before is State.BUSY and isinstance(event, ee.ResponseFrame | ee.ErrorFrame):
+            true = event.head.split("\n")[:2] == [str(env.machine.epoch), env.machine.request_id]
+            env.said = event.body if true and not event.oversize else None
         instructions = env.machine.handle(event)
         assert env.machine.state in TABLE[before, type(event)][1], "a state that the table does not name"
         for instruction in instructions:
@@ -123,6 +129,8 @@ class World:
             case ee.Answer(outcome):
                 assert env.job is not None
                 assert outcome.fault is not None or outcome.payload, "an answer without a payload"
+                assert env.said is None or outcome.payload == env.said, "another answer than the first true one"
+                assert env.said is not None or outcome.payload not in {b"answer", b"error", b"lie"}, "a lie was believed"
                 env.job, job = None, env.job
                 self.laws.answered(job)
             case ee.Requeue():
@@ -170,14 +178,14 @@ class Laws(RuleBasedStateMachine):
         self.in_flight -= 1
         assert self.answers[job.id] == 1, "answered twice"
 
-    def pick(self, data: st.DataObject, wanted: set[State] | None = None, sandbox: bool | None = None) -> tuple[World, Env] | None:
-        found = [
-            (world, env)
-            for world in self.worlds
-            for env in world.envs.values()
-            if (wanted is None or env.machine.state in wanted) and (sandbox is None or env.sandbox is sandbox) and not env.corpse
-        ]
-        return data.draw(st.sampled_from(found)) if found else None
+    def found(self, wanted: set[State]) -> list[tuple[World, Env]]:
+        return [(world, env) for world in self.worlds for env in world.envs.values() if env.machine.state in wanted and not env.corpse]
+
+    def some(self, wanted: set[State]) -> bool:
+        return bool(self.found(wanted))
+
+    def pick(self, data: st.DataObject, wanted: set[State]) -> tuple[World, Env]:
+        return data.draw(st.sampled_from(self.found(wanted)))
 
     def open_world(self) -> World:
         if self.current is None or self.current not in self.worlds:
@@ -186,18 +194,45 @@ class Laws(RuleBasedStateMachine):
             self.worlds.append(self.current)
         return self.current
 
-    # ------------------------------------------------------------------------------------------------------- the rules
+    # --------------------------------------------------------------------------- the rules: what goes well, and often
 
     @precondition(lambda self: self.in_flight < PERMITS)
-    @rule()
-    def submit(self) -> None:
-        world = self.open_world()
-        job = Job(len(self.jobs))
-        self.jobs.append(job)
-        self.in_flight += 1
-        load = sum(env.job is not None for env in world.envs.values()) + len(world.pool.waiting) + 1
-        world.peak = max(world.peak, load)
-        world.tell(ps.Submit(job))
+    @rule(count=st.integers(1, PERMITS))
+    def submit(self, count: int) -> None:
+        for _ in range(min(count, PERMITS - self.in_flight)):
+            world = self.open_world()
+            job = Job(len(self.jobs))
+            self.jobs.append(job)
+            self.in_flight += 1
+            load = sum(env.job is not None for env in world.envs.values()) + len(world.pool.waiting) + 1
+            world.peak = max(world.peak, load)
+            world.tell(ps.Submit(job))
+
+    def step(self, world: World, env: Env) -> None:
+        """One environment goes one step on its way, which takes a while."""
+        self.at += 0.001
+        state = env.machine.state
+        if env.coming:
+            env.coming, env.sandbox = False, True
+            world.feed(env, ee.Started(self.at))
+        elif state in {State.INITIALIZING, State.REINITIALIZING, State.ANSWERED}:
+            world.feed(env, ee.NextFrame(self.at))
+        elif state is State.BUSY:
+            world.feed(env, ee.ResponseFrame(f"{env.machine.epoch}\n{env.machine.request_id}\n", b"answer", self.at))
+
+    @precondition(lambda self: self.some(MOVING))
+    @rule(data=st.data())
+    def one_goes_on(self, data: st.DataObject) -> None:
+        self.step(*self.pick(data, MOVING))
+
+    @precondition(lambda self: self.some(MOVING))
+    @rule(steps=st.integers(1, 4))
+    def all_go_on(self, steps: int) -> None:
+        for _ in range(steps):
+            for world in list(self.worlds):
+                for env in list(world.envs.values()):
+                    if env.machine.state in MOVING and not env.corpse:
+                        self.step(world, env)
 
     @rule(seconds=st.sampled_from([0.01, 0.05, 1.0, 300.0]))
     def time_passes(self, seconds: float) -> None:
@@ -205,93 +240,89 @@ class Laws(RuleBasedStateMachine):
         for world in list(self.worlds):
             world.tell(ps.Tick(self.at, freeze_after=0.05, idle_after=600.0))
 
-    @rule(data=st.data(), fails=st.booleans())
-    def sandbox_comes(self, data: st.DataObject, fails: bool) -> None:
-        coming = [(world, env) for world in self.worlds for env in world.envs.values() if env.coming]
-        if coming:
-            world, env = data.draw(st.sampled_from(coming))
-            env.coming = False
-            env.sandbox = not fails
-            world.feed(env, ee.StartFailed(SandboxFault("no")) if fails else ee.Started(self.at))
+    # -------------------------------------------------------------------------------------- and what does not go well
 
+    @precondition(lambda self: any(env.coming for world in self.worlds for env in world.envs.values()))
     @rule(data=st.data())
-    def sandbox_comes_for_the_dead(self, data: st.DataObject) -> None:
-        if self.orphans:
-            env = self.orphans.pop()
-            env.sandbox = True
-            (instruction,) = env.machine.handle(ee.Started(self.at))
-            assert isinstance(instruction, ee.KillSandbox)
+    def a_start_fails(self, data: st.DataObject) -> None:
+        world, env = data.draw(st.sampled_from([(world, env) for world in self.worlds for env in world.envs.values() if env.coming]))
+        env.coming = False
+        world.feed(env, ee.StartFailed(SandboxFault("no")))
 
-    @rule(data=st.data())
-    def runtime_is_ready(self, data: st.DataObject) -> None:
-        if found := self.pick(data, {State.INITIALIZING, State.REINITIALIZING}):
-            found[0].feed(found[1], ee.NextFrame(self.at))
+    @precondition(lambda self: self.orphans)
+    @rule(fails=st.booleans())
+    def a_sandbox_comes_for_the_dead(self, fails: bool) -> None:
+        env = self.orphans.pop()
+        env.sandbox = not fails
+        instructions = env.machine.handle(ee.StartFailed(SandboxFault("no")) if fails else ee.Started(self.at))
+        assert list(instructions) == ([] if fails else [ee.KILL_SANDBOX])
 
-    @rule(data=st.data(), kind=st.integers(0, 2))
-    def init_fails(self, data: st.DataObject, kind: int) -> None:
-        if found := self.pick(data, {State.INITIALIZING, State.REINITIALIZING}):
-            world, env = found
-            if kind == 0 and env.machine.state is State.INITIALIZING:
-                world.feed(env, ee.InitDeadlinePassed(self.at))
-            else:
-                world.feed(env, ee.InitErrorFrame("Runtime.ImportModuleError", b"{}", self.at))
+    @precondition(lambda self: self.some({State.INITIALIZING, State.REINITIALIZING}))
+    @rule(data=st.data(), late=st.booleans())
+    def init_fails(self, data: st.DataObject, late: bool) -> None:
+        world, env = self.pick(data, {State.INITIALIZING, State.REINITIALIZING})
+        if late and env.machine.state is State.INITIALIZING:
+            world.feed(env, ee.InitDeadlinePassed(self.at))
+        else:
+            world.feed(env, ee.InitErrorFrame("Runtime.ImportModuleError", b"{}", self.at))
 
-    @rule(data=st.data(), error=st.booleans(), oversize=st.sampled_from([0, 0, 0, 101]), then_next=st.booleans())
-    def runtime_answers(self, data: st.DataObject, error: bool, oversize: int, then_next: bool) -> None:
-        if found := self.pick(data, {State.BUSY}):
-            world, env = found
-            kind = ee.ErrorFrame if error else ee.ResponseFrame
-            world.feed(env, kind(f"{env.machine.epoch}\n{env.machine.request_id}\n", b"answer", self.at, oversize))
-            if then_next:
-                world.feed(env, ee.NextFrame(self.at))
+    @precondition(lambda self: self.some({State.BUSY}))
+    @rule(data=st.data(), oversize=st.sampled_from([0, 101]))
+    def the_function_fails(self, data: st.DataObject, oversize: int) -> None:
+        world, env = self.pick(data, {State.BUSY})
+        world.feed(env, ee.ErrorFrame(f"{env.machine.epoch}\n{env.machine.request_id}\nX\n", b"error", self.at, oversize))
 
-    @rule(data=st.data())
-    def runtime_asks_for_the_next(self, data: st.DataObject) -> None:
-        if found := self.pick(data, {State.ANSWERED}):
-            found[0].feed(found[1], ee.NextFrame(self.at))
-
-    @rule(data=st.data(), epoch=st.integers(-1, 3), request=st.integers(0, 5), kind=st.integers(0, 4))
+    @precondition(lambda self: self.some(TALKING))
+    @rule(data=st.data(), epoch=st.integers(-1, 2), request=st.integers(0, 9), kind=st.integers(0, 4))
     def runtime_lies(self, data: st.DataObject, epoch: int, request: int, kind: int) -> None:
         """Anything at any time. What happens to be true is an answer like any other."""
-        if found := self.pick(data, None, sandbox=True):
-            world, env = found
-            head = f"{env.machine.epoch - epoch}\nr{request}\n"
-            events: list[ee.Event] = [
-                ee.ResponseFrame(head, b"lie", self.at),
-                ee.ErrorFrame(head, b"lie", self.at),
-                ee.NextFrame(self.at),
-                ee.InitErrorFrame("X", b"lie", self.at),
-                ee.Violated("garbage", self.at),
-            ]
-            world.feed(env, events[kind])
+        world, env = self.pick(data, TALKING)
+        head = f"{env.machine.epoch - epoch}\nr{request}\n"
+        events: list[ee.Event] = [
+            ee.ResponseFrame(head, b"lie", self.at),
+            ee.ErrorFrame(head, b"lie", self.at),
+            ee.NextFrame(self.at),
+            ee.InitErrorFrame("X", b"init", self.at),
+            ee.Violated("garbage", self.at),
+        ]
+        world.feed(env, events[kind])
 
+    @precondition(lambda self: self.some(TALKING))
     @rule(data=st.data(), how=st.sampled_from(EXITS))
     def runtime_exits(self, data: st.DataObject, how: SandboxExit) -> None:
-        if found := self.pick(data, None, sandbox=True):
-            found[0].feed(found[1], ee.Exited(how, self.at))
+        world, env = self.pick(data, TALKING)
+        world.feed(env, ee.Exited(how, self.at))
 
+    @precondition(lambda self: self.some({State.IDLE, State.FROZEN}))
     @rule(data=st.data())
     def runtime_dies_unseen(self, data: st.DataObject) -> None:
-        if found := self.pick(data, {State.IDLE, State.FROZEN}):
-            found[1].corpse = True
+        self.pick(data, {State.IDLE, State.FROZEN})[1].corpse = True
 
+    @precondition(lambda self: any(env.corpse for world in self.worlds for env in world.envs.values()))
     @rule(how=st.sampled_from(EXITS))
     def news_of_the_dead(self, how: SandboxExit) -> None:
         for world in list(self.worlds):
             for env in [env for env in world.envs.values() if env.corpse]:
                 world.feed(env, ee.Exited(how, self.at))
 
+    @precondition(lambda self: self.some(BUSY))
     @rule(data=st.data())
     def the_timeout_passes(self, data: st.DataObject) -> None:
-        if found := self.pick(data, BUSY):
-            found[0].feed(found[1], ee.DeadlinePassed(self.at))
+        world, env = self.pick(data, BUSY)
+        world.feed(env, ee.DeadlinePassed(self.at))
 
+    @precondition(lambda self: self.current in self.worlds and len(self.worlds) < 3)
     @rule()
     def a_new_version(self) -> None:
-        if self.current in self.worlds and self.current is not None:
-            self.current.stale = True
-            self.current.tell(ps.Drain("new version"))
+        assert self.current is not None
+        self.current.stale = True
+        self.current.tell(ps.Drain("new version"))
         self.current = None
+
+    @precondition(lambda self: any(world.stale for world in self.worlds))
+    @rule(data=st.data())
+    def patience_ends(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from([world for world in self.worlds if world.stale])).tell(ps.Abort(PlatformFault("enough")))
 
     # -------------------------------------------------------------------------------------------------------- the laws
 
@@ -352,5 +383,5 @@ class Laws(RuleBasedStateMachine):
             env.machine.handle(ee.Started(self.at))
 
 
-Laws.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+Laws.TestCase.settings = settings(max_examples=250, stateful_step_count=60, deadline=None)
 TestLaws = Laws.TestCase

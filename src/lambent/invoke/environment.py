@@ -352,10 +352,15 @@ class Environment:
         self._cancel_timers()
         sandbox, self._sandbox = self._sandbox, None
         channel, self._channel = self._channel, None
-        if sandbox is not None and channel is not None:
-            self.memory_peak = max(self.memory_peak, sandbox.memory_peak())
+        if sandbox is None:
+            return
+        self.memory_peak = max(self.memory_peak, sandbox.memory_peak())
+        if channel is not None:
             channel.close()
-            self._killing = self._fittings.spawn(self._bury(sandbox, self._pump.detach()))
+        else:  # adopting it failed halfway
+            sandbox.channel.close()
+        logs = self._pump.detach()
+        self._killing = self._fittings.spawn(self._bury(sandbox, sandbox.logs if logs < 0 else logs))
 
     async def _bury(self, sandbox: Sandbox, logs: int) -> None:
         try:

@@ -235,7 +235,7 @@ class EnvironmentMachine:
 
     def stillborn(self, event: StartFailed) -> Sequence[Instruction]:
         self.state = State.STOPPED
-        return (Gone("start failed", event.fault),)
+        return (KILL_SANDBOX, Gone("start failed", event.fault))
 
     def initialized(self, event: NextFrame) -> Sequence[Instruction]:
         self.state = State.IDLE

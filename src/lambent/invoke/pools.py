@@ -31,6 +31,7 @@ from lambent.settings import Settings
 LOG = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
+KILL_SECONDS = 5.0
 
 
 class Pools:
@@ -91,7 +92,7 @@ class Pools:
         return any(pool.version.code_sha256 == sha256 for pool in (*self._pools.values(), *self._leaving))
 
     async def close(self, drain: float = DRAIN_SECONDS) -> None:
-        """Take nothing new, give what runs or waits ``drain`` seconds, then end it. On return no sandbox of ours is left."""
+        """Take nothing new, give what runs or waits ``drain`` seconds, then end it. On return every sandbox of ours has been killed."""
         self._closing = "The node is shutting down"
         self._empty = asyncio.Event()
         for key in list(self._pools):
@@ -104,7 +105,9 @@ class Pools:
             if timer is not None:
                 timer.cancel()
         while self._tasks:
+            patience = self._clock.call_later(KILL_SECONDS, self._give_up)
             await asyncio.wait(self._tasks)
+            patience.cancel()
 
     # ------------------------------------------------------------------------------------------------ what pools tell us
 
@@ -145,6 +148,11 @@ class Pools:
         fault = PlatformFault(f"{self._closing}, and the invocation did not end in time")
         for pool in list(self._leaving):
             pool.abort(fault)
+
+    def _give_up(self) -> None:
+        """A driver that neither starts nor kills in time: its ``close`` is what remains."""
+        for task in self._tasks:
+            task.cancel()
 
     def _freeze(self) -> None:
         self._freezer = None
