@@ -39,13 +39,18 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
-def head(method: str, path: str, length: int | None = None, **headers: str) -> bytes:
-    """A request head with a signature of the right form."""
-    fields = {"Host": "127.0.0.1", "Authorization": AUTHORIZATION, "X-Amz-Date": "20261121T090000Z", "Content-Type": "application/json"}
-    if length is not None:
-        fields["Content-Length"] = str(length)
+def head(method: str, path: str, length: int | None = None, **headers: str | None) -> bytes:
+    """A request head with a signature of the right form; ``None`` takes a header away."""
+    fields: dict[str, str | None] = {
+        "Host": "127.0.0.1",
+        "Authorization": AUTHORIZATION,
+        "X-Amz-Date": "20261121T090000Z",
+        "Content-Type": "application/json",
+        "Content-Length": None if length is None else str(length),
+    }
     fields.update({name.replace("_", "-"): value for name, value in headers.items()})
-    return "\r\n".join([f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]).encode("latin-1")
+    lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
+    return "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode("latin-1")
 
 
 def read_answer(connection: socket.socket) -> Answer:
@@ -68,7 +73,7 @@ def read_answer(connection: socket.socket) -> Answer:
     return Answer(int(status.split(" ")[1]), headers, body)
 
 
-def send(port: int, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+def send(port: int, method: str, path: str, body: bytes = b"", **headers: str | None) -> Answer:
     """One request on a connection of its own."""
     with connect(port) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before all was sent: the answer is there to read

@@ -149,8 +149,6 @@ def test_code_over_the_direct_limit(server):
 def test_a_request_over_the_limit_is_refused_by_its_announced_length(server):
     with connect(server.port) as connection:
         connection.sendall(head("POST", FUNCTIONS, 70_167_212))
-        connection.sendall(b"x" * 100_000)
-        connection.shutdown(socket.SHUT_WR)
         answer = read_answer(connection)
     assert (answer.code, answer.status) == ("RequestEntityTooLargeException", 413)
 
@@ -174,7 +172,7 @@ def test_payload_over_6_mb(server):
         ({"MemorySize": 99_999}, "ValidationException", f"Value '99999' at 'memorySize' {BROKEN} have value less than or equal to"),
         ({"Timeout": 0}, "ValidationException", f"Value '0' at 'timeout' {BROKEN} have value greater than or equal to 1"),
         ({"Timeout": 99_999}, "ValidationException", f"Value '99999' at 'timeout' {BROKEN} have value less than or equal to"),
-        ({"MemorySize": 20_000}, None, "'MemorySize'"),
+        ({"MemorySize": 20_000}, None, "emorySize"),
         ({"Timeout": 901}, None, "imeout"),
         ({"EphemeralStorage": {"Size": 511}}, "ValidationException", "Member must have value greater than or equal to 512"),
         ({"FunctionName": "a" * 65}, None, "64"),
@@ -190,7 +188,7 @@ def test_payload_over_6_mb(server):
         ({"Runtime": None}, "InvalidParameterValueException", ""),
         ({"PackageType": "Tarball"}, "ValidationException", "Member must satisfy enum value set"),
         ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "InvalidParameterValueException", "used in this request: AWS_REGION"),
-        ({"Environment": {"Variables": {"_HANDLER": "x"}}}, "InvalidParameterValueException", ""),
+        ({"Environment": {"Variables": {"_HANDLER": "x"}}}, None, ""),
         ({"Environment": {"Variables": {"A1": "x" * 4_096}}}, "InvalidParameterValueException", "exceeded the 4KB limit"),
         ({"Environment": {"Variables": {"1bad": "x"}}}, "ValidationException", "Map keys must satisfy constraint"),
         ({"Tags": {str(number): "x" for number in range(51)}}, "InvalidParameterValueException", ""),
@@ -327,7 +325,7 @@ def test_garbage_instead_of_http(server):
 
 
 def test_header_floods(server):
-    many = {f"X_Flood_{number}": "x" * 1_000 for number in range(1_200)}
+    many = {f"X_Flood_{number}": "x" * 1_000 for number in range(2_400)}
     assert send(server.port, "GET", FUNCTIONS, **many).status in {0, 400, 413, 431}
     assert send(server.port, "GET", FUNCTIONS, X_Long="x" * 2_000_000).status in {0, 400, 413, 431}
     assert send(server.port, "GET", FUNCTIONS + "?" + "a" * 2_000_000).status in {0, 400, 413, 414, 431}

@@ -70,13 +70,13 @@ def in_terminal(endpoint: str, *words: str) -> str:
 def test_deploy_creates_then_updates_what_changed(run, tmp_path):
     folder = tmp_path / "my service"
     folder.mkdir()
-    (folder / "main.py").write_text("import os\ndef handler(event, context):\n    return [1, os.environ.get('A')]\n")
-    first = run("deploy", str(folder), "--env", "A=x=y")
+    (folder / "main.py").write_text("import os\ndef handler(event, context):\n    return [1, os.environ.get('AA')]\n")
+    first = run("deploy", str(folder), "--env", "AA=x=y")
     assert first.stdout == "arn:aws:lambda:us-east-1:000000000000:function:my-service\n"
     assert "Created" in first.stderr
     assert run("invoke", "my-service").stdout == '[1, "x=y"]'
     assert "Unchanged" in run("deploy", str(folder)).stderr
-    (folder / "main.py").write_text("import os\ndef handler(event, context):\n    return [2, os.environ.get('A')]\n")
+    (folder / "main.py").write_text("import os\ndef handler(event, context):\n    return [2, os.environ.get('AA')]\n")
     document = json.loads(run("deploy", str(folder), "--memory", "256", "--timeout", "9", "--json").stdout)
     assert (document["Outcome"], document["MemorySize"], document["Timeout"]) == ("Updated", 256, 9)
     assert document["Handler"] == "main.handler"
@@ -93,7 +93,7 @@ def test_deploy_explains_what_it_cannot_do(run, tmp_path):
     assert "NAME=VALUE" in run("deploy", str(tmp_path), "--name", "x", "--handler", "a.x", "--env", "nonsense", code=1).stderr
     answer = run("deploy", str(tmp_path), "--name", "x", "--handler", "a.x", "--memory", "1", code=1)
     assert len(answer.stderr.strip().splitlines()) == 1
-    assert "memorySize" in answer.stderr
+    assert "MemorySize" in answer.stderr
 
 
 # invoke

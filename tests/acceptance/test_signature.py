@@ -82,7 +82,7 @@ def test_the_health_page_needs_no_key(signed):
 def test_a_wrong_secret(signed):
     assert error_of(client(signed, secret="wrong").list_functions) == ("InvalidSignatureException", 403)
     assert error_of(client(signed, "logs", secret="wrong").describe_log_groups)[1] in {400, 403}
-    assert error_of(client(signed, "sts", secret="wrong").get_caller_identity) == ("SignatureDoesNotMatch", 403)
+    assert error_of(client(signed, "sts", secret="wrong").get_caller_identity)[1] == 403
 
 
 def test_an_unknown_key(signed):
@@ -93,7 +93,7 @@ def test_an_unknown_key(signed):
 
 def test_no_signature_at_all(signed):
     assert fetch(f"{signed.endpoint}/2015-03-31/functions") == 403
-    answer = send(signed.port, "GET", "/2015-03-31/functions", Authorization="")
+    answer = send(signed.port, "GET", "/2015-03-31/functions", Authorization=None)
     assert (answer.code, answer.status) == ("MissingAuthenticationTokenException", 403)
 
 

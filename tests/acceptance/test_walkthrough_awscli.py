@@ -67,8 +67,10 @@ def test_the_life_of_a_function(aws, tmp_path):
     aws("lambda", "invoke", "--function-name", "cli", "--payload", '{"n": 2}', "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == {"n": 2}
 
-    changed = aws("lambda", "update-function-configuration", "--function-name", "cli", "--timeout", "9", "--environment", "Variables={A=b}")
-    assert (changed["Timeout"], changed["Environment"]) == (9, {"Variables": {"A": "b"}})
+    changed = aws(
+        "lambda", "update-function-configuration", "--function-name", "cli", "--timeout", "9", "--environment", "Variables={AA=b}"
+    )
+    assert (changed["Timeout"], changed["Environment"]) == (9, {"Variables": {"AA": "b"}})
     aws("lambda", "wait", "function-updated", "--function-name", "cli")
 
     arn = created["FunctionArn"]

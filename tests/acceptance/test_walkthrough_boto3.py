@@ -374,15 +374,15 @@ def test_a_dry_run_of_an_update_changes_nothing(api, deploy):
 def test_configuration_changes_take_effect_and_keep_the_rest(api, deploy):
     deploy(
         "config",
-        "import os\ndef handler(event, context):\n    return [os.environ.get('A'), context.memory_limit_in_mb]\n",
+        "import os\ndef handler(event, context):\n    return [os.environ.get('AA'), context.memory_limit_in_mb]\n",
         Description="kept",
     )
     assert call(api, "config")[0] == [None, "128"]
-    api.update_function_configuration(FunctionName="config", Environment={"Variables": {"A": "1"}}, MemorySize=256, Timeout=9)
+    api.update_function_configuration(FunctionName="config", Environment={"Variables": {"AA": "1"}}, MemorySize=256, Timeout=9)
     settle(api, "config")
     found = api.get_function_configuration(FunctionName="config")
     assert (found["MemorySize"], found["Timeout"], found["Description"]) == (256, 9, "kept")
-    assert found["Environment"] == {"Variables": {"A": "1"}}
+    assert found["Environment"] == {"Variables": {"AA": "1"}}
     assert call(api, "config")[0] == ["1", "256"]
     refused(
         api.update_function_configuration,

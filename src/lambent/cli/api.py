@@ -58,7 +58,7 @@ def plain_errors(endpoint: str) -> Iterator[None]:
     except (ConnectionError, HTTPClientError) as error:
         raise Trouble(f"{_unreachable(endpoint)} ({error})") from error
     except BotoCoreError as error:
-        raise Trouble(str(error)) from error
+        raise Trouble(" ".join(str(error).split())) from error
 
 
 def page(endpoint: str, path: str) -> Any:
