@@ -33,13 +33,16 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown family: {', '.join(unknown)}")
     rows: list[Row] = []
+    load = os.getloadavg()[0]
     with LocalServer() as server:
         stage = Stage(server, QUICK if options.quick else Plan())
         isolation = server.health()["isolation"]
         for name in options.families or FAMILIES:
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
             rows += FAMILIES[name](stage)
-    machine = f"{os.cpu_count()} CPUs, Linux {platform.release()}, {RUNTIME}, isolation {isolation['driver']}"
+    machine = (
+        f"{os.cpu_count()} CPUs, Linux {platform.release()}, {RUNTIME}, isolation {isolation['driver']}, load average {load:.1f} before"
+    )
     if options.json:
         print(json.dumps({"machine": machine, "rows": [row.as_json() for row in rows]}, indent=2))
     else:

@@ -84,10 +84,10 @@ class AnswerReader:
         if end < 0:
             return None
         head = self._buffer[:end].lower()
-        at = head.find(b"content-length:")
+        at = head.find(b"\r\ncontent-length:")  # not x-amzn-remapped-content-length
         if at < 0:
             raise RuntimeError(f"an answer without a length: {self._buffer[:500]!r}")
-        length = int(head[at + 15 :].split(b"\r\n", 1)[0])
+        length = int(head[at + 17 :].split(b"\r\n", 1)[0])
         if len(self._buffer) < end + 4 + length:
             return None
         body = self._buffer[end + 4 : end + 4 + length]
