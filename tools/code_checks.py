@@ -88,7 +88,8 @@ def _local_folders() -> list[str]:
     folders = [top] if top.count("/") > 1 else []
     if parent not in SHARED_FOLDERS and not parent.startswith(tempfile.gettempdir()):
         folders.append(f"{parent}/")
-    return [*folders, f"{Path.home()}/"]
+    home = str(Path.home())
+    return [*folders, f"{home}/." if home == "/root" else f"{home}/"]  # every machine has a /root; what attacks try to read may stand there
 
 
 def _registry_hosts() -> list[str]:

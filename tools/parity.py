@@ -11,7 +11,6 @@ from collections import defaultdict
 
 from lambent.services.table import implemented
 from lambent.wire.gateway import Gateway
-
 from tools.code_checks import TOP
 
 PAGE = TOP / "docs" / "parity.md"
