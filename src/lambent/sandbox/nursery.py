@@ -266,7 +266,7 @@ class Nursery:
             self._cell_failed(cell, fault)
             return
         self.by_runtime_pid[pid] = cell
-        if cell.stage != "dying":
+        if cell.stage == "fork":  # it may have been quicker to say that it is blank
             cell.stage = "setup"
 
     def _on_control(self, cell: Cell) -> None:
