@@ -67,7 +67,7 @@ def one_clock() -> list[str]:
 
 def no_traces_of_this_machine() -> list[str]:
     """No tracked file names a folder of the machine at hand or the host of a package registry."""
-    patterns = [re.compile(re.escape(text)) for text in _local_folders()]
+    patterns = [re.compile(rf"(?<![\w/}}]){re.escape(text)}") for text in _local_folders()]
     patterns += [re.compile(rf"\b{re.escape(host)}\b") for host in _registry_hosts()]
     patterns.append(re.compile(r"\bpy(?:pi|thonhosted)\.org\b"))
     found = []
