@@ -51,6 +51,7 @@ from lambent.observe.log_store import LogStore
 from lambent.observe.story import Story
 from lambent.runtimes.catalogue import Catalogue
 from lambent.runtimes.environment_variables import Places, RoleCredentials, environment_variables
+from lambent.runtimes.versions import runtime_version
 from lambent.sandbox.choose import make_driver
 from lambent.sandbox.driver import IsolationReport, SandboxDriver, SandboxSpec
 from lambent.services.lambda_ import LambdaService
@@ -137,7 +138,7 @@ class Node:
         self._closers.push_async_callback(self.driver.close)
 
         registry = Registry()
-        self.pools = Pools(registry, self.driver, clock, logs, self.story, self._spec_for, settings)
+        self.pools = Pools(registry, self.driver, clock, logs, self.story, self._spec_for, settings, _version_of(catalogue))
         front_door = FrontDoor(
             registry, self.pools, LocalAssigner(settings.limits.concurrent_executions), clock, settings.limits, self.story
         )
@@ -237,6 +238,16 @@ class Node:
             return functions.story(subject, self.settings.region, self.settings.account)
 
         return tell
+
+
+def _version_of(catalogue: Catalogue) -> Callable[[FunctionVersion], tuple[str, str]]:
+    """What INIT_START says of a version's runtime. The interpreter is known by then, since the runtime was prepared with it."""
+
+    def version_of(version: FunctionVersion) -> tuple[str, str]:
+        built = runtime_version(catalogue.find(version.runtime), version.arn.region, version.arn.partition)
+        return built.text, built.arn
+
+    return version_of
 
 
 def _show(info: EnvironmentInfo, now: float) -> dict[str, Any]:

@@ -38,6 +38,7 @@ log = logging.getLogger("lambent.api")
 HEAD_SECONDS = 20.0
 BODY_SECONDS = 60.0
 IDLE_SECONDS = 75.0
+LINGER_SECONDS, LINGER_BYTES = 5.0, 4 * 2**20
 AHEAD = 16
 
 Handle = Callable[[HttpRequest, str], Coroutine[Any, Any, HttpResponse]]
@@ -80,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[HttpRequest, bool]] = deque()
         self._busy = False
         self._closing = False  # no further request will be answered
+        self._discarded = 0
         self._keep = True  # the connection stays open after the answer
         self._is_head = False
         self._writable: asyncio.Event | None = None
@@ -95,10 +97,11 @@ class Connection(asyncio.Protocol):
         self._source_ip = peer[0] if isinstance(peer, tuple) and peer else ""
         self._server.connections.add(self)
         self._due = self._server.clock.monotonic() + HEAD_SECONDS
-        self._watch = self._server.clock.call_later(HEAD_SECONDS, self._look)
+        self._watch = self._server.clock.call_later(LINGER_SECONDS, self._look)
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
+            self._discard(len(data))
             return
         in_head = self._in_head
         if in_head:
@@ -115,6 +118,12 @@ class Connection(asyncio.Protocol):
             self._fail(431, "RequestHeaderFieldsTooLarge", "The request line and headers together exceed the limit.")
         elif not self._busy and (not in_head or not self._in_head):
             self._due = self._server.clock.monotonic() + BODY_SECONDS
+
+    def _discard(self, size: int) -> None:
+        """What comes after a refusal, for a client that sends first and listens later; one that never stops is hung up on."""
+        self._discarded += size
+        if self._discarded > LINGER_BYTES and self._transport is not None:
+            self._transport.abort()
 
     def eof_received(self) -> bool:
         self._closing = True
@@ -282,7 +291,9 @@ class Connection(asyncio.Protocol):
         body = f'{{"Type":"User","message":"{message}"}}'.encode()
         response = HttpResponse(status, [("content-type", "application/json"), ("x-amzn-errortype", code)])
         self._transport.write(self._head(response, len(body)) + body)
-        self._transport.close()
+        # What is still on its way is read and thrown away for a while: closing on it would reset the connection, answer and all.
+        self._transport.write_eof()
+        self._due = self._server.clock.monotonic() + LINGER_SECONDS
 
     # -------------------------------------------------------------------------------------------------------------- time
 
@@ -297,7 +308,7 @@ class Connection(asyncio.Protocol):
         elif now >= self._due:
             self._transport.abort()
             return
-        self._watch = self._server.clock.call_later(min(max(self._due - now, 0.1), HEAD_SECONDS), self._look)
+        self._watch = self._server.clock.call_later(min(max(self._due - now, 0.1), LINGER_SECONDS), self._look)
 
     def shutdown(self) -> None:
         """No further request; an idle connection closes now, a busy one after its answer."""

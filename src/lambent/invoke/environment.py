@@ -142,6 +142,7 @@ class Environment:
         "_job",
         "_killing",
         "_machine",
+        "_owed",
         "_owner",
         "_pump",
         "_sandbox",
@@ -182,6 +183,7 @@ class Environment:
         self._alarm_due = math.inf
         self._init_timer: Timer | None = None
         self._grace: Timer | None = None
+        self._owed: Callable[[], bytes] | None = None
         self._since = self._clock.monotonic()
 
     # ------------------------------------------------------------------------------------------------- what the pool calls
@@ -194,6 +196,7 @@ class Environment:
 
     def begin(self, job: Job) -> None:
         """Run ``job``. Only for an environment that has said that it is free."""
+        self._write_owed()
         at = self._clock.monotonic()
         now = self._clock.now()
         timeout = self._machine.timeout_s
@@ -219,6 +222,7 @@ class Environment:
 
     def kill(self, reason: str) -> None:
         """End it, whatever it does."""
+        self._write_owed()
         self._pump.drain()
         self._feed(Kill(reason, self._clock.monotonic()))
 
@@ -240,6 +244,7 @@ class Environment:
 
     def _on_frames(self, channel: Channel, frames: list[Frame]) -> None:
         at = self._clock.monotonic()
+        self._write_owed()
         self._pump.drain()
         for frame in frames:
             if channel is not self._channel:
@@ -332,12 +337,13 @@ class Environment:
         if self._killing is not None:
             await asyncio.wait([self._killing])  # the one before goes first: both bear this environment's id
         spec = self._fittings.spec_for(self.version, self.id, self.log_stream)
+        asked = self._clock.monotonic()
         sandbox = await self._fittings.driver.start(spec)
         self._sandbox = sandbox
         self._channel = Channel(sandbox.channel, self._fittings.response_cap, self._on_frames, self._on_broken)
         self._pump.attach(sandbox.logs)
         sandbox.exited.add_done_callback(partial(self._on_exit, sandbox))
-        self._feed(Started(self._clock.monotonic()))
+        self._feed(Started(asked))  # the runtime has begun before we hear of it
         if self._machine.state is State.INITIALIZING:
             self._init_timer = self._clock.call_later(self._fittings.init_timeout, self._on_init_timeout)
 
@@ -409,8 +415,14 @@ class Environment:
         duration = (outcome.ended_at - outcome.began_at) * 1000
         init = None if outcome.init_s is None else outcome.init_s * 1000
         billed = math.ceil(duration + (init or 0.0))
-        tail = self._report(job, outcome, duration, billed, init)
-        self._fittings.story.record(job.call.request_id, outcome.status, self.id, outcome.error_type, self._clock.now())
+        report = partial(self._report, job, outcome, duration, billed, init)
+        tail = b""
+        if job.call.want_log or outcome.status != "success":
+            tail = report()
+        else:
+            # The caller is answered first: its waiting future was there before this, and the loop keeps the order.
+            self._owed = report
+            asyncio.get_running_loop().call_soon(self._write_owed)
         if outcome.fault is not None:
             job.fail(outcome.fault)
             return
@@ -430,19 +442,26 @@ class Environment:
     def _report(self, job: Job, outcome: Outcome, duration: float, billed: int, init: float | None) -> bytes:
         """Write what ends an invocation in the log; gives the tail."""
         pump, request_id = self._pump, job.call.request_id
+        self._fittings.story.record(request_id, outcome.status, self.id, outcome.error_type, self._clock.now())
         pump.end_line()
         if outcome.status == "timeout":
             pump.platform(log_lines.timed_out(self._clock.now(), request_id, self._machine.timeout_s))
         elif outcome.note:
             pump.platform(outcome.note)
         pump.platform(log_lines.end(request_id))
-        used = math.ceil(self.memory_peak / MB)
+        used = min(math.ceil(self.memory_peak / MB), self.version.memory_mb)  # the kernel counts /tmp too, AWS does not
         report = log_lines.Report(request_id, duration, billed, self.version.memory_mb, used, init)
         if outcome.status != "success":
             error_type = outcome.error_type if outcome.status == "error" else ""
             report = replace(report, status=outcome.status, error_type=error_type)
         pump.platform(log_lines.report(report))
         return pump.finish()
+
+    def _write_owed(self) -> None:
+        """The report of the invocation before, which every later line must follow."""
+        owed, self._owed = self._owed, None
+        if owed is not None:
+            owed()
 
     def _report_init(self, instruction: ReportInit) -> None:
         self._tell(f"init {instruction.status}", self._machine.request_id, instruction.error_type)
@@ -475,6 +494,7 @@ class Environment:
 
     def _gone(self, instruction: Gone) -> None:
         self._cancel_timers()
+        self._write_owed()
         self._pump.flush()
         self._since = self._clock.monotonic()
         self._tell("stopped", "", instruction.reason)
