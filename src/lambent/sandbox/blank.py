@@ -34,7 +34,7 @@ _MAX_MESSAGE = 1 << 18
 _DATA_HEADROOM = 64 << 20  # RLIMIT_DATA counts the interpreter's own pages too
 _LIMITS = (
     (resource.RLIMIT_NOFILE, 1024, 1024),
-    (resource.RLIMIT_CORE, 0, 0),
+    (resource.RLIMIT_CORE, 1, 1),  # with 0 the host's core dump handler would still be run; with 1 neither handler nor file
     (resource.RLIMIT_STACK, 8 << 20, 8 << 20),
     (resource.RLIMIT_MEMLOCK, 64 << 10, 64 << 10),
 )

@@ -213,6 +213,8 @@ class Cgroups:
                 base = self._base(root + point, mount_root, own[name], name == "v2")
                 if base:
                     self._bases[name] = base
+        if "v2" in self._bases and "freezer" in self._bases:
+            _destroy(f"{self._bases.pop('freezer')}/lambent/{self._instance}", 1)  # not needed
         self._v2_limits = "v2" in self._bases and all(
             name in _read(f"{self._bases['v2']}/lambent/cgroup.controllers").split() for name in ("memory", "pids")
         )
@@ -288,8 +290,6 @@ class Cgroups:
         dirs: dict[str, str] = {}
         made: list[str] = []
         for controller, base in self._bases.items():
-            if controller == "freezer" and "v2" in self._bases:
-                continue
             directory = f"{base}/lambent/{self._instance}/{name}"
             if directory not in made:  # v1 hierarchies may share a mount ("cpu,cpuacct")
                 os.mkdir(directory)

@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lambent.errors import LambentError
 from lambent.sandbox import kernel
 from lambent.sandbox.cgroups import Cgroups, instance_name, vcpus
+from lambent.sandbox.machine_code import executable, in_memory
 from lambent.sandbox.memory_keeper import MemoryWatch
 from lambent.sandbox.nursery import Cell, Nursery
 from lambent.sandbox.shell import ShellStarter
@@ -62,25 +63,20 @@ _SHELL_UID = 900_000  # above the first uid; shells share it, since they run not
 def bootstrap(fd: int) -> NoReturn:
     """The outer process: sweep what dead instances left, make the namespaces, start the launcher proper and wait for it."""
     node = socket.socket(fileno=fd)
-    inner = 0
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(inner, signal.SIGTERM) if inner else None)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher proper hears of the node's end, and tidies up before it ends
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
     instance = instance_name(os.getpid())
     try:
-        groups = Cgroups(instance)
-        groups.sweep()
+        Cgroups(instance).sweep()
+        waiter = in_memory("lambent-wait", executable([("wait4", 0xFFFFFFFF, 0, 0)]))
         rootless = _isolate()
-        inner = os.fork()
-        if inner == 0:
-            _start_inner(node, instance, rootless, os.getpid())
-    except OSError as error:
+        if os.fork() == 0:
+            _start_inner(node, instance, rootless)
+        node.close()
+        os.execve(waiter, ["lambent-launcher"], {})
+    except (OSError, KeyError) as error:
         _complain(node, f"this machine does not let us make namespaces: {error}")
         os._exit(1)
-    node.close()
-    while True:
-        _, status = os.waitpid(inner, 0)
-        groups.close()
-        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
 def _isolate() -> bool:
@@ -100,7 +96,7 @@ def _isolate() -> bool:
     return True
 
 
-def _start_inner(node: socket.socket, instance: str, rootless: bool, first: int) -> NoReturn:
+def _start_inner(node: socket.socket, instance: str, rootless: bool) -> NoReturn:
     """Process 1 of the new pid namespace. Executed anew, so that its memory belongs to the new user namespace, too."""
     try:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -288,8 +284,9 @@ class Launcher:
             heapq.heappop(self._boosted)
         for node_id in self._memory.due(now):
             cell = self._assigned[node_id]
-            cell.out_of_memory = True
-            cell.nursery.kill(cell)
+            if cell.stage == "assigned":
+                cell.out_of_memory = True
+                cell.nursery.kill(cell)
         if self._stubborn:
             waiting, self._stubborn = self._stubborn, []
             for tries, cell in waiting:
@@ -338,8 +335,9 @@ class Launcher:
         if nursery is not None:
             if nursery.is_given_up:
                 nursery.revive()
-            elif nursery.is_ready and not nursery.wants_blanks():
+            elif nursery.is_ready and not nursery.lacks_blanks():
                 self.tell_prepared(order["runtime"])
+            nursery.is_weary = False
             return
         nursery = self._nurseries[order["runtime"]] = Nursery(self, order["runtime"], order)
         try:
@@ -406,12 +404,13 @@ class Launcher:
             "tmp_mb": order["ephemeral_mb"],
             "data_mb": 0 if self.cgroups.limits_memory else order["memory_mb"],
         }
-        assert cell.control is not None
         freeze: tuple[bytes, bytes] = (b"", b"")
         try:
             if cell.leaf is not None:
                 self._limit_memory(cell.leaf, order)
                 freeze = self._carry_files(cell, carried)
+            if cell.control is None:
+                raise OSError("its control socket is closed")
             socket.send_fds(cell.control, [json.dumps(message).encode()], [theirs.fileno(), writing, *trees])
         except OSError as error:
             cell.fault = f"the sandbox ended before it was assigned: {error}"

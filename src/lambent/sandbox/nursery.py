@@ -97,6 +97,7 @@ class Nursery:
         self.zygote_pid = 0
         self.is_ready = False
         self._failures = 0
+        self.is_weary = False  # cells have failed; no more are made until one is asked for
         self._complaint = ""
 
     # -- the zygote ------------------------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ class Nursery:
     def revive(self) -> None:
         """Try again after a refusal."""
         if self._control is None:
-            self._failures = 0
+            self._failures, self.is_weary = 0, False
             self.start()
 
     # -- making cells ----------------------------------------------------------------------------------------------------------
@@ -208,7 +209,9 @@ class Nursery:
         """Bring as many cells under way as requests and the pool call for."""
         if not self.is_ready or self._launcher.closing:
             return
-        wanted = len(self.waiting) + (self._launcher.blanks - len(self.pool) if self._launcher.is_quiet() else 0)
+        wanted = len(self.waiting)
+        if self._launcher.is_quiet() and not self.is_weary:
+            wanted += max(0, self._launcher.blanks - len(self.pool))
         while self._making < min(wanted, _IN_THE_MAKING):
             try:
                 self._make()
@@ -216,8 +219,12 @@ class Nursery:
                 self._failed(str(error))
                 return
 
+    def lacks_blanks(self) -> bool:
+        return len(self.pool) + self._making < self._launcher.blanks
+
     def wants_blanks(self) -> bool:
-        return self.is_ready and len(self.pool) + self._making < self._launcher.blanks
+        """Whether the loop should come back to make some as soon as it is quiet."""
+        return self.is_ready and not self.is_weary and self.lacks_blanks()
 
     def _make(self) -> None:
         launcher = self._launcher
@@ -282,15 +289,17 @@ class Nursery:
             cell.fault = message["fault"]
         elif "blank" in message and cell.stage != "dying":
             self._made(cell)
-        elif not data:  # sealed before user code, or dead, which the zygote will tell
+        elif not data:  # sealed before user code, or dead
             self._launcher.unwatch(cell.control)
             cell.control.close()
             cell.control = None
+            if cell.stage != "assigned":
+                self._cell_failed(cell, "the runtime process ended before it was assigned")
 
     def _made(self, cell: Cell) -> None:
         cell.stage = "blank"
         self._making -= 1
-        self._failures = 0
+        self._failures, self.is_weary = 0, False
         if self.waiting:
             self._launcher.assign(cell, self.waiting.popleft())
         else:
@@ -307,7 +316,7 @@ class Nursery:
     def _failed(self, why: str) -> None:
         self._failures += 1
         if self._failures >= _TRIES:
-            self._failures = 0
+            self._failures, self.is_weary = 0, True
             self._refuse(f"no sandbox can be made: {why}")
         else:
             self.refill()
