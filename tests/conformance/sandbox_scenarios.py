@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ class World:
 
     def __init__(self, isolation: str, runtime: str, **settings: Any) -> None:
         self.runtime = runtime
-        self.settings = SandboxSettings(isolation=isolation, egress="none", pids=PIDS, **{"blanks": 1, **settings})
+        self.settings = SandboxSettings(isolation=isolation, pids=PIDS, **{"blanks": 1, "egress": "none", **settings})
         self.environments: list[Environment] = []
 
     async def __aenter__(self) -> World:
@@ -693,12 +693,6 @@ async def survives_the_death_of_a_zygote(world: World) -> None:
     await environment.sandbox.kill()
     await environment.log_end()
     assert await (await world.started()).call("result = 'again'") == "again"
-
-
-@contextlib.asynccontextmanager
-async def world(isolation: str, runtime: str, **settings: Any) -> AsyncIterator[World]:
-    async with World(isolation, runtime, **settings) as created:
-        yield created
 
 
 def abilities(isolation: str, rootless: bool) -> frozenset[str]:

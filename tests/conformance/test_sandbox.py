@@ -49,6 +49,12 @@ def test_without_a_pool(name: str) -> None:
     run("namespaces", suite.SCENARIOS[name][0], blanks=0)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="egress needs root")
+@pytest.mark.parametrize("name", ["many_at_once", "the_network_is_its_own", "nothing_leaks"])
+def test_with_egress(name: str) -> None:
+    run("namespaces", suite.SCENARIOS[name][0], egress="auto")
+
+
 @pytest.mark.parametrize("interpreter", Catalogue().installed(), ids=lambda interpreter: interpreter.runtime)
 @pytest.mark.parametrize("isolation", ["namespaces", "process"])
 def test_every_interpreter(isolation: str, interpreter: object) -> None:

@@ -14,6 +14,10 @@ The promises, which ``tests/conformance/test_sandbox.py`` holds every driver to:
 * ``kill`` is idempotent; once it has returned, no process, mount or cgroup of the sandbox exists. It closes neither ``channel`` nor
   ``logs``: both belong to the receiver of the sandbox, which closes them.
 * ``close`` on the driver kills every sandbox and leaves nothing behind.
+
+Two members are not part of the contract and may be missing, so ask with ``getattr``: ``listener``, a socket that listens on the
+sandbox's own 127.0.0.1 at the platform's port, closed by the driver when the sandbox is gone; and ``settled()``, by which the owner says
+that init is over and the CPU share of the memory size should apply. The first ``freeze`` implies it, and so do 10 s.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ behind. So every sandbox begins with a shell. The launcher steps into fresh pid,
 
 The shell gives up what it has (descriptors, root directory, user id, capabilities) and sleeps until somebody kills it, which kills the
 whole sandbox. Orphans need no attention, since it ignores ``SIGCHLD``. There is one per environment, so it must cost nothing: it is a
-program of a dozen system calls without a library (``machine_code.py``) and takes some 20 kB. A forked interpreter would take 1.4 MB. User code sees a process 1 that it may neither signal, trace nor look into.
+program of a dozen system calls without a library (``machine_code.py``) and takes some 20 kB. A forked interpreter would take 1.4 MB.
+User code sees a process 1 that it may neither signal, trace nor look into.
 """
 
 from __future__ import annotations
