@@ -21,7 +21,7 @@ def ps(endpoint: EndpointOption = DEFAULT_ENDPOINT, as_json: JsonOption = False)
     rows = [
         (
             entry["id"],
-            entry["function"],
+            entry["function"].rsplit(":", 1)[-1],
             entry["version"],
             entry["state"],
             duration(entry["sinceSeconds"]),
