@@ -111,6 +111,7 @@ class Node:
             await self._start(sock)
             gc.collect()
             gc.freeze()
+            gc.set_threshold(50_000, 20, 50)  # what a request leaves behind is freed by reference counts; cycles can wait
             self.create_task(self._purge())
             announce(self.settings, self.driver.report)
             await stop.wait()

@@ -146,6 +146,7 @@ class Environment:
         "_owner",
         "_pump",
         "_sandbox",
+        "_settle",
         "_since",
         "_start_due",
         "id",
@@ -184,6 +185,7 @@ class Environment:
         self._init_timer: Timer | None = None
         self._grace: Timer | None = None
         self._owed: Callable[[], bytes] | None = None
+        self._settle: Callable[[], None] | None = None
         self._since = self._clock.monotonic()
 
     # ------------------------------------------------------------------------------------------------- what the pool calls
@@ -244,6 +246,9 @@ class Environment:
 
     def _on_frames(self, channel: Channel, frames: list[Frame]) -> None:
         at = self._clock.monotonic()
+        if self._settle is not None:  # init is over, however it went: from here on the function gets its share of the CPU and no more
+            settle, self._settle = self._settle, None
+            settle()
         self._write_owed()
         self._pump.drain()
         for frame in frames:
@@ -340,6 +345,7 @@ class Environment:
         asked = self._clock.monotonic()
         sandbox = await self._fittings.driver.start(spec)
         self._sandbox = sandbox
+        self._settle = getattr(sandbox, "settled", None)
         self._channel = Channel(sandbox.channel, self._fittings.response_cap, self._on_frames, self._on_broken)
         self._pump.attach(sandbox.logs)
         sandbox.exited.add_done_callback(partial(self._on_exit, sandbox))
