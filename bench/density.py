@@ -1,14 +1,18 @@
 """A thousand isolated environments: how long until all are there, and what each holds once it is idle.
 
 As many invocations arrive at once as environments are wanted, and each sleeps until the last has surely begun; so none can be reused, and
-the time until the last answer, less the sleep, is the time of creation. Then everything is idle, and memory is read.
+the time until the last answer, less the sleep, is the time of creation. Then everything is idle, and memory is read. The same at the level
+of the sandbox driver, without the invocations, tells how much of it is the driver's.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 
-from bench.load import Load, drive
+from bench.load import TOP, Load, drive
 from bench.rows import Row, megabytes
 from bench.stage import SMALL_MB, Stage, descendants, private_memory, unique_memory
 
@@ -30,6 +34,8 @@ def measure(stage: Stage) -> list[Row]:
     after = descendants(stage.server.pid)
     each = private_memory([pid for pid in after if pid not in set(before)]) / count
     grown = (unique_memory(after) - held) / count
+    stage.drain("crowd")
+    bare = json.loads(subprocess.run([sys.executable, "-m", "bench.crowd", str(count)], cwd=TOP, stdout=subprocess.PIPE, check=True).stdout)
     title = f"{count:,} isolated idle environments"
     allowed = 8.0 * count / 1_000
     return [
@@ -47,4 +53,5 @@ def measure(stage: Stage) -> list[Row]:
             each <= _PROMISED_EACH,
             f"all processes of the server grew by {megabytes(grown)} for each, with what the node holds of it",
         ),
+        Row(f"{title}, by the driver alone", "", f"{bare['elapsed']:.2f} s, {megabytes(bare['private'] / count)} each"),
     ]
