@@ -6,6 +6,7 @@ which run side by side do not take each other's leftovers for their own. Leftove
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import sys
@@ -32,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="lt-")  # short, since socket paths below it may not exceed 107 bytes
     os.environ["TMPDIR"] = folder
     tempfile.tempdir = None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # for sessions that end before they unconfigure
     _state["folder"] = folder
     _state["mounts"] = _mounts()
     _state["cgroups"] = _cgroups()
