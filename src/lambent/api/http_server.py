@@ -151,7 +151,8 @@ class Connection(asyncio.Protocol):
 
     def _new_request(self) -> None:
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = 0  # as they arrive, which bounds what the parser holds
+        self._head_size = 0  # of what it has parsed, which is exact
         self._url = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -163,11 +164,15 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
+        self._head_size += len(key) + len(text) + 4
         headers = self._headers
         headers[key] = f"{headers[key]},{text}" if key in headers else text
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self._head_size + len(self._url) > self._server.head_limit:
+            self._fail(431, "RequestHeaderFieldsTooLarge", "The request line and headers together exceed the limit.")
+            return
         declared = self._headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._server.body_limit:
             self._refuse_body()

@@ -210,13 +210,16 @@ class Environment:
         self._deadline_ms = int((now + timeout) * 1000)
         self._start_due = at + FLUSH_AFTER
         request_id = job.call.request_id
+        self._feed(Assigned(request_id, at))
+        if self._job is not job:
+            return  # it never arrived, and is somebody else's by now
+        # The function is at work already; what it says is not read before this returns, so START still comes first.
+        self._pump.start(log_lines.start(request_id, self.version.version), job.call.want_log)
         story = self._fittings.story
         story.record(self.id, "busy", request_id, "", now)
         story.record(request_id, "assigned", self.id, "", now)
-        self._pump.start(log_lines.start(request_id, self.version.version), job.call.want_log)
         if self._alarm_due > self._start_due:
             self._set_alarm(self._start_due, at)
-        self._feed(Assigned(request_id, at))
 
     def freeze(self) -> None:
         """Idle for long: stop the world inside until the next job."""
