@@ -325,7 +325,7 @@ def test_garbage_instead_of_http(server):
 
 
 def test_header_floods(server):
-    many = {f"X_Flood_{number}": "x" * 1_000 for number in range(1_030)}
+    many = {f"X_Flood_{number}": "x" * 1_000 for number in range(1_040)}
     assert send(server.port, "GET", FUNCTIONS, **many).status in {0, 400, 413, 431}
     assert send(server.port, "GET", FUNCTIONS, X_Long="x" * 2_000_000).status in {0, 400, 413, 431}
     assert send(server.port, "GET", FUNCTIONS + "?" + "a" * 2_000_000).status in {0, 400, 413, 414, 431}
