@@ -27,6 +27,7 @@ import builtins
 import contextlib
 import importlib
 import json
+import logging
 import marshal
 import os
 import random
@@ -268,14 +269,37 @@ def preload() -> None:
         site.setquit()
         site.setcopyright()
         site.sethelper()
+    _settle_streams()
     _rehearse()
 
 
 def _rehearse() -> None:
-    """Answer a few made-up events, so that what a first invocation changes in memory is changed before the fork and shared.
+    """Do what every child will do, so that what it changes in memory is changed before the fork and shared.
 
-    The interpreter rewrites a function's bytecode as it gets warm, in place; each child that does it anew copies the pages.
+    The interpreter rewrites a function's bytecode as it gets warm, in place; each child that does it anew copies the pages. So the hooks
+    of ``fork``, the steps of ``serve`` and the loop over events are gone through a few dozen times with made-up events.
     """
+    hooks = [getattr(threading, "_after_fork", None)]
+    if sys.version_info >= (3, 9):  # noqa: UP036  (before, it gives back a lock that only a real fork has taken)
+        hooks.append(getattr(logging, "_after_at_fork_child_reinit_locks", None))
+    for _ in range(_REHEARSALS):
+        for hook in hooks:
+            if hook is not None:
+                hook()
+        search_path(dict(os.environ), sys.path)
+        _settle_logging()
+        CompiledMarshaller()
+        original = sys.modules.pop("keyword", None)  # any small module will do for a rehearsal of importing one
+        bootstrap._get_handler("keyword.iskeyword")
+        if original is not None:
+            sys.modules["keyword"] = original
+        handler = bootstrap.LambdaLoggerHandler(None)
+        handler.setFormatter(logging.Formatter("%(message)s", "%Y"))
+        handler.addFilter(bootstrap.LambdaLoggerFilter())
+    _rehearse_invocations()
+
+
+def _rehearse_invocations() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         client = FrameClient(Channel(theirs.detach()))
@@ -377,9 +401,13 @@ def _settle_process() -> None:
     sys.path[:] = search_path(dict(environ), sys.path)
     for folder in sys.path[: sys.path.index(runtime_dir)]:
         _settle_folder(folder)
+    _settle_streams()
+
+
+def _settle_streams() -> None:
     for stream, errors in ((sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
-        if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors=errors)
+        if (getattr(stream, "encoding", "utf-8"), getattr(stream, "errors", errors)) != ("utf-8", errors):
+            stream.reconfigure(encoding="utf-8", errors=errors)  # type: ignore[union-attr]
 
 
 def _settle_folder(folder: str) -> None:

@@ -121,7 +121,9 @@ class Nursery:
     def _plan(self) -> rootfs.RootPlan:
         launcher, order = self._launcher, self._order
         files = [("lambent_runtime_client.py", order["client"])]
-        files += [(f"lambent_{name}.py", f"{os.path.dirname(__file__)}/{name}.py") for name in ("zygote", "blank", "kernel", "seccomp")]
+        files += [
+            (f"lambent_{name}.py", f"{os.path.dirname(__file__)}/{name}.py") for name in ("zygote", "blank", "kernel", "seccomp", "packing")
+        ]
         contents = []
         for name, path in files:
             with open(path, "rb") as file:

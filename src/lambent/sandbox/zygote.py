@@ -24,10 +24,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lambent.sandbox import blank, kernel
+    from lambent.sandbox import blank, kernel, packing
 else:
     import lambent_blank as blank
     import lambent_kernel as kernel
+    import lambent_packing as packing
 
 
 def main(control: socket.socket) -> None:
@@ -45,6 +46,7 @@ def main(control: socket.socket) -> None:
     poller.register(control, select.POLLIN)
     poller.register(bell, select.POLLIN)
     gc.collect()
+    packing.pack()
     gc.freeze()
     _tell(control, {"ready": "%d.%d.%d" % sys.version_info[:3]})  # noqa: UP031
     while True:
