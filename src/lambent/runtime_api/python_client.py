@@ -192,6 +192,14 @@ class CompiledMarshaller(LambdaMarshaller):  # type: ignore[misc]
         return answer
 
 
+def _marshaller() -> CompiledMarshaller:
+    """One for this environment: AWS's encoder looks at ``AWS_EXECUTION_ENV``. The usual one is made once, before the fork."""
+    name = os.environ.get("AWS_EXECUTION_ENV", "")
+    if name not in _marshallers:
+        _marshallers[name] = CompiledMarshaller()
+    return _marshallers[name]
+
+
 class FrameClient(LambdaRuntimeClient):  # type: ignore[misc]
     """What ``bootstrap.run`` takes for a client of the Runtime API."""
 
@@ -249,6 +257,7 @@ class FrameClient(LambdaRuntimeClient):  # type: ignore[misc]
         self._answer = _frame(kind, head, body)
 
 
+_marshallers: dict[str, CompiledMarshaller] = {}
 _preloaded: dict[str, bool] = {}  # top-level module names that preload brought in -> is it in the standard library
 _bootstrap_code = bootstrap.__loader__.get_code(bootstrap.__name__)
 
@@ -288,7 +297,6 @@ def _rehearse() -> None:
                 hook()
         search_path(dict(os.environ), sys.path)
         _settle_logging()
-        CompiledMarshaller()
         original = sys.modules.pop("keyword", None)  # any small module will do for a rehearsal of importing one
         bootstrap._get_handler("keyword.iskeyword")
         if original is not None:
@@ -296,14 +304,16 @@ def _rehearse() -> None:
         handler = bootstrap.LambdaLoggerHandler(None)
         handler.setFormatter(logging.Formatter("%(message)s", "%Y"))
         handler.addFilter(bootstrap.LambdaLoggerFilter())
+    os.environ["AWS_EXECUTION_ENV"] = "AWS_Lambda_python{}.{}".format(*sys.version_info[:2])
     _rehearse_invocations()
+    del os.environ["AWS_EXECUTION_ENV"]
 
 
 def _rehearse_invocations() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         client = FrameClient(Channel(theirs.detach()))
-        client.marshaller = CompiledMarshaller()
+        client.marshaller = _marshaller()
         head = b"1\n00000000-0000-4000-8000-000000000000\n4102444800000\narn:aws:lambda:us-east-1:000000000000:function:f\nRoot=1-0-0\n\n\n"
         frame = _HEADER.pack(_INVOKE, len(head), 8) + head + b'{"a": 1}'
         for _ in range(_REHEARSALS):
@@ -361,7 +371,7 @@ def serve(descriptor: int, handler: str) -> None:
     channel = Channel(descriptor)
     _settle_process()
     _settle_logging()
-    BaseLambdaRuntimeClient.marshaller = CompiledMarshaller()
+    BaseLambdaRuntimeClient.marshaller = _marshaller()
     bootstrap.run(handler, FrameClient(channel))
 
 
