@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 
+from lambent.control.function_rules import REFUSED_BY_VALUE, REFUSED_IF_PRESENT, REFUSED_IF_SET, WITHOUT_EFFECT
 from lambent.services.table import implemented
 from lambent.wire.gateway import Gateway
 from tools.code_checks import TOP
@@ -33,10 +34,21 @@ def render() -> str:
     services = sorted(operations, key=lambda service: (-len(done.get(service, set()) & operations[service]), service))
     for service in services:
         lines.append(f"| [{service}](#{service}) | {len(done.get(service, set()) & operations[service])} | {len(operations[service])} |")
+    lines += _members()
     for service in services:
         lines += ["", f"## {service}", "", "| operation | |", "|---|---|"]
         lines += [f"| {name} | {'yes' if name in done.get(service, set()) else '-'} |" for name in sorted(operations[service])]
     return "\n".join(lines) + "\n"
+
+
+def _members() -> list[str]:
+    """What single members of the function operations do, where it is not what AWS does."""
+    rows = [(name, "refused", "NotImplementedException") for name in sorted(REFUSED_IF_SET + REFUSED_IF_PRESENT)]
+    rows += [(name, f"refused: {values}", "NotImplementedException") for name, values in REFUSED_BY_VALUE.items()]
+    rows += [("InvocationType", "refused: Event", "NotImplementedException")]
+    rows += [(name, "stored and shown, no effect", why) for name, why in WITHOUT_EFFECT.items()]
+    head = ["", "## Members of functions and invocations that differ from AWS", "", "| member | here | |", "|---|---|---|"]
+    return head + [f"| {name} | {here} | {why} |" for name, here, why in rows]
 
 
 def complaints() -> list[str]:

@@ -44,6 +44,31 @@ def machine_architecture() -> str:
     return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
 
 
+REFUSED_IF_SET = ("PublishTo", "CodeSigningConfigArn", "ImageConfig", "Layers", "FileSystemConfigs", "RuntimeConfig")
+REFUSED_IF_PRESENT = (
+    "TenancyConfig",
+    "CapacityProviderConfig",
+    "DurableConfig",
+    "AcceleratorConfig",
+)  # even empty they ask for another kind
+REFUSED_BY_VALUE = {
+    "Publish": "true",
+    "VpcConfig": "with subnets or security groups",
+    "SnapStart": "ApplyOn other than None",
+    "PackageType": "Image",
+    "Code": "S3Bucket, S3Key, ImageUri",
+}
+"""Answered with ``NotImplementedException``: their effect does not exist yet, and to accept them would be a lie."""
+
+WITHOUT_EFFECT = {
+    "DeadLetterConfig": "nothing is invoked asynchronously yet",
+    "KMSKeyArn": "nothing is encrypted with it",
+    "TracingConfig": "no segments are sent; the trace header is passed on",
+    "LoggingConfig.SystemLogLevel": "the platform's lines are written whatever it says",
+}
+"""Stored, validated and shown as on AWS, but nothing comes of them yet. Told on the parity page."""
+
+
 class Rules:
     """``machine`` is the architecture of functions here, in AWS's words; by default this machine's."""
 
@@ -161,13 +186,8 @@ def _out_of_range(member: str, value: int | None, low: int, high: int) -> list[s
 
 def _refuse_unbuilt(operation: str, params: Params) -> None:
     """Refuse the options whose effect does not exist yet."""
-    named: list[str] = [
-        name
-        for name in ("PublishTo", "CodeSigningConfigArn", "ImageConfig", "Layers", "FileSystemConfigs", "RuntimeConfig")
-        if params.get(name)
-    ]
-    # Their mere presence, even empty, asks for another kind of function.
-    named += [name for name in ("TenancyConfig", "CapacityProviderConfig", "DurableConfig", "AcceleratorConfig") if name in params]
+    named: list[str] = [name for name in REFUSED_IF_SET if params.get(name)]
+    named += [name for name in REFUSED_IF_PRESENT if name in params]
     if params.get("Publish"):
         named.append("Publish")
     network = params.get("VpcConfig") or {}
