@@ -17,6 +17,25 @@ from lambent.arn import FunctionArn
 
 
 @dataclass(frozen=True, slots=True)
+class ImageRoot:
+    """An unpacked container image and how it is started, overrides applied. ``layers`` are folders on the host, bottom first."""
+
+    digest: str
+    layers: tuple[str, ...]
+    argv: tuple[str, ...]  # ENTRYPOINT followed by CMD
+    workdir: str = "/"
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """One of FileSystemConfigs, resolved to a folder of the host."""
+
+    source: str
+    mount_path: str
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionVersion:
     """``arn`` is unqualified; ``version`` is ``$LATEST`` or a number; ``code_dir`` is a read-only folder on the host."""
 
@@ -35,6 +54,13 @@ class FunctionVersion:
     state: str = "Active"
     state_reason: str = ""
     environment_key: str = ""
+    opt_dir: str = ""  # the merged layers, a read-only folder on the host; "" without layers
+    layer_sha256: str = ""  # identity of what is in it
+    image: ImageRoot | None = None  # PackageType=Image
+    mounts: tuple[FileSystem, ...] = ()  # FileSystemConfigs
+    log_format: str = "Text"  # or "JSON"
+    application_log_level: str = ""  # "" where the format is Text
+    system_log_level: str = ""
 
     def keyed(self) -> str:
         """The hash of all that an environment is built from."""
@@ -50,5 +76,9 @@ class FunctionVersion:
             sorted(self.environment.items()),
             self.role,
             self.log_group,
+            self.layer_sha256,
+            self.image and [self.image.digest, self.image.argv, self.image.workdir, sorted(self.image.environment.items())],
+            [[each.source, each.mount_path] for each in self.mounts],
+            [self.log_format, self.application_log_level, self.system_log_level],
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

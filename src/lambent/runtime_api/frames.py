@@ -9,6 +9,9 @@ same conversation in frames, over one stream socket that the sandbox inherits:
       ── RESPONSE or ERROR ──────▶          usually in one write with the NEXT that follows
       ── INIT_ERROR ─────────────▶          instead of the first NEXT; the process ends afterwards
 
+A response that is streamed is RESPONSE_START, any number of CHUNKs, and RESPONSE_END in the place of RESPONSE. The runtime writes chunks
+as they come; a slow receiver makes its writes block, since the node reads no more than it can pass on.
+
 A frame is ``type u8 · head length u32 · body length u32`` (big-endian), the head, the body. The head is UTF-8 text: fixed fields in a fixed
 order, one a line; only the last may hold line feeds. Every frame of an invocation repeats the *token*, the lease epoch that the node
 chose: an answer with a stale token comes from an attempt that has timed out, and is refused.
@@ -23,6 +26,9 @@ what it holds. A body over the cap is counted and thrown away, not stored.
 | RESPONSE | token, request id, content type | the answer |
 | ERROR | token, request id, error type, X-Ray cause | the error payload, JSON |
 | INIT_ERROR | error type | the error payload, JSON |
+| RESPONSE_START | token, request id, content type | (none) |
+| CHUNK | token | bytes of the answer, at most 1 MB |
+| RESPONSE_END | token, request id, error type (empty: all is well) | the error payload, JSON, if there is an error type |
 """
 
 from __future__ import annotations
@@ -45,6 +51,9 @@ class FrameType(IntEnum):
     RESPONSE = 0x12
     ERROR = 0x13
     INIT_ERROR = 0x14
+    RESPONSE_START = 0x15
+    CHUNK = 0x16
+    RESPONSE_END = 0x17
 
 
 _FROM_RUNTIME = {FrameType.NEXT, FrameType.RESPONSE, FrameType.ERROR, FrameType.INIT_ERROR}

@@ -15,9 +15,17 @@ The promises, which ``tests/conformance/test_sandbox.py`` holds every driver to:
   ``logs``: both belong to the receiver of the sandbox, which closes them.
 * ``close`` on the driver kills every sandbox and leaves nothing behind.
 
-Two members are not part of the contract and may be missing, so ask with ``getattr``: ``listener``, a socket that listens on the
-sandbox's own 127.0.0.1 at the platform's port, closed by the driver when the sandbox is gone; and ``settled()``, by which the owner says
-that init is over and the CPU share of the memory size should apply. The first ``freeze`` implies it, and so do 10 s.
+Members that are not part of the contract and may be missing, so ask with ``getattr``:
+
+* ``listener``, a socket that listens on the sandbox's own 127.0.0.1 at the platform's port; ``api_listener``, the same at port 9001,
+  where the three APIs of contract 03 are served by the owner. Both are closed by the driver when the sandbox is gone.
+* ``settled()``, by which the owner says that init is over and the CPU share of the memory size should apply. The first ``freeze`` implies
+  it, and so do 10 s.
+* ``open_socket()``, a coroutine that gives a fresh, unconnected, non-blocking TCP socket inside the sandbox's network (for telemetry).
+* ``terminate()``, which sends SIGTERM to the runtime process, thawed if need be.
+* ``extension_logs``, like ``logs`` but of the external extensions (-1 where there are none), and ``on_extension_exit``, an attribute that
+  the owner may set to a function of ``(name, SandboxExit)``, called once for each extension process that ends, or could not be started
+  (status 127 where there is no such program, 126 where it may not be executed).
 """
 
 from __future__ import annotations
@@ -30,8 +38,35 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder of the host inside a sandbox. ``target`` is absolute and lies below ``/mnt``."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is executed as the runtime process, where it is no fork of a Python zygote. All paths are those inside.
+
+    ``argv[0]`` without a slash is looked for on the function's ``PATH``. With ``warm`` a runtime that knows nothing of the function yet
+    may be started ahead: it waits for one JSON object ``{"env": {...}, "handler": "..."}`` on descriptor 4, read to its end, then takes
+    over the environment and goes on as ``argv`` would have. In both cases descriptor 3 is the channel.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str = "/var/task"
+    warm: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What one execution environment is built from. Sizes in MB (2**20 bytes)."""
+    """What one execution environment is built from. Sizes in MB (2**20 bytes).
+
+    ``program`` is ``None`` for Python, which is forked from a zygote. ``image_layers`` are the unpacked layers of a container image on the
+    host, bottom first; where there are any they are the root, and ``code_dir`` and ``opt_dir`` are empty.
+    """
 
     sandbox_id: str  # also the execution environment's id, 32 hex digits
     runtime: str  # "python3.12": a name of the runtime catalogue
@@ -40,7 +75,11 @@ class SandboxSpec:
     memory_mb: int
     ephemeral_mb: int
     environment: Mapping[str, str]  # the whole environment of the runtime process (contract 03 §5)
-    layers: tuple[str, ...] = ()
+    opt_dir: str = ""  # the merged layers on the host; seen as /opt
+    program: Program | None = None
+    mounts: tuple[Mount, ...] = ()
+    extensions: tuple[str, ...] = ()  # executables inside, started before the runtime: "/opt/extensions/name"
+    image_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ class NamespacesDriver:
             raise SandboxFault(f"sandbox {spec.sandbox_id} exists already")
         if self._link is None or not self._link.is_open:
             raise SandboxFault("the launcher has ended")
-        code, layers = self._below(spec.code_dir), [self._below(layer) for layer in spec.layers]
+        code, layers = self._below(spec.code_dir), [self._below(spec.opt_dir)] if spec.opt_dir else []
         future: asyncio.Future[NamespaceSandbox] = asyncio.get_running_loop().create_future()
         self._starting[spec.sandbox_id] = future
         self._link.send(

@@ -183,8 +183,8 @@ class ProcessDriver:
 
     async def start(self, spec: SandboxSpec) -> ProcessSandbox:
         await self.prepare(spec.runtime)
-        if spec.layers:
-            raise SandboxFault("the process driver has no layers")
+        if spec.opt_dir or spec.program or spec.mounts or spec.image_layers:
+            raise SandboxFault("the process driver runs plain Python functions only")
         if spec.sandbox_id in self._sandboxes and not self._sandboxes[spec.sandbox_id].exited.done():
             raise SandboxFault(f"sandbox {spec.sandbox_id} exists already")
         executable, runtime_dir = self._executables[spec.runtime]

@@ -1,0 +1,32 @@
+"""What starts a runtime: the answer of the catalogue to "how do I run this version?", in terms that a sandbox driver understands.
+
+A runtime is started in one of two ways. *Zygote*: a warm CPython is forked (``argv`` is empty). *Program*: something is executed in a
+prepared sandbox; where ``warm`` is set, one that knows no function yet may be started ahead and told later (``sandbox/driver.py``).
+
+It talks to the node in one of two ways, too: *frames* over descriptor 3 (our own clients, ``runtime_api/frames.py``) or *http*, the public
+Runtime API on the sandbox's 127.0.0.1:9001 (custom runtimes, container images, AWS's own clients that a function ships).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Transport = Literal["frames", "http"]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimePlan:
+    """How one runtime is run on this machine. Host paths are absolute, links resolved."""
+
+    runtime: str  # "nodejs22.x": the name in the catalogue
+    version: str  # "22.11.0": what INIT_START prints a version of; "" for provided runtimes
+    transport: Transport
+    prefix: str = ""  # host folder seen as /var/lang; "" for none, "/usr" where it lives in the system itself
+    runtime_dir: tuple[tuple[str, str], ...] = ()  # (name below /var/runtime, host path), bound read-only
+    files: tuple[tuple[str, bytes], ...] = ()  # (name below /var/runtime, content), written when the root is made
+    argv: tuple[str, ...] = ()  # inside; empty: forked from a Python zygote
+    warm: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)  # overridable defaults that the runtime adds: NODE_PATH, CLASSPATH, ...
+    wraps: bool = True  # AWS_LAMBDA_EXEC_WRAPPER is honoured (not by provided runtimes and images)
