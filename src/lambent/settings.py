@@ -24,6 +24,9 @@ class Limits:
 
     sync_payload: int = 6_291_456
     response_payload: int = 6_291_556
+    streamed_payload: int = 209_715_200
+    stream_burst: int = 6_291_456  # bytes of a stream at full speed; after them
+    stream_rate: int = 2_097_152  # bytes a second; 0: no limit
     async_payload: int = 1_048_576
     zip_direct: int = 52_428_800
     code_unzipped: int = 262_144_000
@@ -37,7 +40,10 @@ class Limits:
     ephemeral_min_mb: int = 512
     ephemeral_max_mb: int = 10_240
     tags: int = 50
+    layers: int = 5
+    policy: int = 20_480
     code_storage: int = 322_122_547_200
+    image_unpacked: int = 10_737_418_240
     page: int = 50
 
 
@@ -54,6 +60,26 @@ class SandboxSettings:
     pids: int = 1_024
     interpreters: tuple[str, ...] = ()  # further folders or binaries to search for interpreters
     packages: tuple[str, ...] = ()  # folders like ".../python3.8" with boto3 for interpreters that the newest one left behind
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """Where container images may come from."""
+
+    allowed: tuple[str, ...] = ("*",)  # registries, as "host" or "host:port"; "*" stands for any text
+    insecure: tuple[str, ...] = ()  # those spoken to over HTTP or with any certificate; those on this machine always are
+    mirrors: tuple[str, ...] = ()  # "host=other host": ask the other for images of the first; "*" as above
+    folders: tuple[str, ...] = ()  # folders in which OCI layouts and docker archives may lie
+    docker_config: str = ""  # a config.json with credentials; by default Docker's own
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryCredential:
+    """What a registry wants to hear."""
+
+    host: str
+    username: str
+    password: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +104,8 @@ class Settings:
     credentials: tuple[Credential, ...] = ()
     limits: Limits = field(default_factory=Limits)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    images: ImageSettings = field(default_factory=ImageSettings)
+    registries: tuple[RegistryCredential, ...] = ()
 
 
 def load(path: Path | None, **overrides: Any) -> Settings:
@@ -91,6 +119,8 @@ def load(path: Path | None, **overrides: Any) -> Settings:
     settings = Settings(
         limits=_group(Limits, document.pop("limits", {}), "limits"),
         sandbox=_group(SandboxSettings, document.pop("sandbox", {}), "sandbox"),
+        images=_group(ImageSettings, document.pop("images", {}), "images"),
+        registries=tuple(_group(RegistryCredential, entry, "registries") for entry in document.pop("registries", [])),
         credentials=tuple(_group(Credential, entry, "credentials") for entry in document.pop("credentials", [])),
     )
     given = {**document, **{name: value for name, value in overrides.items() if value is not None}}
@@ -124,4 +154,7 @@ def _check_values(settings: Settings) -> Settings:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise BadSetting(f"{name}: {value!r} is none of {', '.join(allowed)}")
+    for mirror in settings.images.mirrors:
+        if not all(mirror.partition("=")):
+            raise BadSetting(f"images.mirrors: {mirror!r} is not of the form host=host")
     return settings

@@ -11,6 +11,7 @@ from lambent.errors import IllegalTransition, PlatformFault, SandboxFault
 from lambent.invoke import environment_state
 from lambent.invoke.environment_events import (
     FREEZE,
+    INIT_DONE,
     KILL_SANDBOX,
     READY,
     READY_BROKEN,
@@ -36,7 +37,8 @@ from lambent.invoke.environment_events import (
     Undeliverable,
     Violated,
 )
-from lambent.invoke.environment_state import TABLE, EnvironmentMachine, State
+from lambent.invoke.environment_state import EnvironmentMachine
+from lambent.invoke.environment_table import TABLE, State
 from lambent.sandbox.driver import SandboxExit
 from lambent.testing.playbook import In, Playbook, contains, like, nothing
 
@@ -48,7 +50,7 @@ def fresh() -> Playbook[EnvironmentMachine]:
 
 
 def idle() -> Playbook[EnvironmentMachine]:
-    return fresh() >> Started(1.0) << In("initializing") >> NextFrame(1.5) << READY << In("idle")
+    return fresh() >> Started(1.0) << In("initializing") >> NextFrame(1.5) << INIT_DONE << READY << In("idle")
 
 
 def busy(request_id: str = "r1") -> Playbook[EnvironmentMachine]:
@@ -228,7 +230,7 @@ class TestInit:
         return book >> Assigned("r1", 20.0) << START_SANDBOX >> Started(20.5)
 
     def test_the_second_attempt_is_part_of_the_invocation(self):
-        book = self.retried() >> NextFrame(22.0) << SendInvoke(1) >> ResponseFrame("1\nr1\n", b'"ok"', 22.5) >> NextFrame(22.5)
+        book = self.retried() >> NextFrame(22.0) << INIT_DONE << SendInvoke(1) >> ResponseFrame("1\nr1\n", b'"ok"', 22.5) >> NextFrame(22.5)
         (book << like(Answer, outcome__began_at=20.0, outcome__ended_at=22.5, outcome__init_s=None) << READY << In("idle")).end()
 
     def test_a_second_init_error_is_the_answer_in_the_runtimes_words(self):

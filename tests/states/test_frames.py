@@ -7,16 +7,27 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lambent.runtime_api import python_client
-from lambent.runtime_api.frames import HEADER, MAX_HEAD, BadFrame, Frame, FrameReader, FrameType, encode, encode_invoke
+from lambent.runtime_api.frames import (
+    HEADER,
+    MAX_CHUNK,
+    MAX_CHUNK_HEAD,
+    MAX_HEAD,
+    BadFrame,
+    Frame,
+    FrameReader,
+    FrameType,
+    encode,
+    encode_invoke,
+)
 
 CAP = 64
-KINDS = [FrameType.NEXT, FrameType.RESPONSE, FrameType.ERROR, FrameType.INIT_ERROR]
+KINDS = [kind for kind in FrameType if kind != FrameType.INVOKE]
 
-frames = st.tuples(st.sampled_from(KINDS), st.text(max_size=20), st.binary(max_size=2 * CAP))
+frames = st.tuples(st.sampled_from(KINDS), st.text(max_size=15), st.binary(max_size=2 * CAP))
 
 
 def expected(kind: int, head: str, body: bytes) -> Frame:
-    return Frame(kind, head, body) if len(body) <= CAP else Frame(kind, head, b"", len(body))
+    return Frame(kind, head, body) if len(body) <= CAP or kind == FrameType.CHUNK else Frame(kind, head, b"", len(body))
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -71,15 +82,24 @@ def test_garbage_is_refused_or_waited_for_but_never_held_beyond_bounds(data, cut
                 assert frame.type in KINDS
     except BadFrame:
         return
-    assert len(reader._buffer) <= HEADER.size + MAX_HEAD + CAP
+    assert len(reader._buffer) <= HEADER.size + MAX_HEAD + MAX_CHUNK
+
+
+def test_the_largest_chunk_passes_whatever_the_cap():
+    [frame] = FrameReader(CAP).feed(encode(FrameType.CHUNK, "1", bytes(MAX_CHUNK)))
+    assert (len(frame.body), frame.oversize) == (MAX_CHUNK, 0)
 
 
 @given(st.integers(0, 255), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_a_wrong_type_or_an_endless_head_is_refused_at_once(kind, head, body):
     reader = FrameReader(CAP)
     header = HEADER.pack(kind, head, body)
-    if kind in KINDS and head <= MAX_HEAD:
-        reader.feed(header)
+    if kind in KINDS and head <= (MAX_CHUNK_HEAD if kind == FrameType.CHUNK else MAX_HEAD):
+        if kind == FrameType.CHUNK and body > MAX_CHUNK:
+            with pytest.raises(BadFrame, match=f"a chunk of {body} bytes"):
+                reader.feed(header)
+        else:
+            reader.feed(header)
     else:
         with pytest.raises(BadFrame, match=f"frame type {kind} with a head of {head} bytes"):
             reader.feed(header)

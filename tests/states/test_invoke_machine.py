@@ -22,7 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lambent.errors import PlatformFault, SandboxFault
 from lambent.invoke import environment_events as ee
 from lambent.invoke import pool_state as ps
-from lambent.invoke.environment_state import TABLE, EnvironmentMachine, State
+from lambent.invoke.environment_state import EnvironmentMachine
+from lambent.invoke.environment_table import TABLE, State
 from lambent.sandbox.driver import SandboxExit
 
 PERMITS = 4

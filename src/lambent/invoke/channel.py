@@ -21,7 +21,7 @@ _BUFFER = memoryview(bytearray(262_144))
 class Channel:
     """``on_frames`` gets the frames of one read; ``on_broken`` one sentence when the peer closes or writes what is no frame."""
 
-    __slots__ = ("_backlog", "_loop", "_on_broken", "_on_frames", "_reader", "_socket", "closed")
+    __slots__ = ("_backlog", "_broken", "_loop", "_on_broken", "_on_frames", "_reader", "_socket", "closed")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._backlog: memoryview | None = None
         self.closed = False
+        self._broken = False
         self._loop.add_reader(connected.fileno(), self._readable)
 
     def send(self, data: bytes) -> bool:
@@ -71,6 +72,14 @@ class Channel:
                 break
         return frames
 
+    def pause(self) -> None:
+        """Read nothing until ``resume``: the peer's writes wait."""
+        self._loop.remove_reader(self._socket.fileno())
+
+    def resume(self) -> None:
+        if not self.closed and not self._broken:
+            self._loop.add_reader(self._socket.fileno(), self._readable)
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True
@@ -87,12 +96,14 @@ class Channel:
         except OSError:
             count = 0
         if not count:
+            self._broken = True
             self._loop.remove_reader(self._socket.fileno())
             self._on_broken(self, "")
             return
         try:
             frames = self._reader.feed(bytes(_BUFFER[:count]))
         except BadFrame as error:
+            self._broken = True
             self._loop.remove_reader(self._socket.fileno())
             self._on_broken(self, str(error))
             return

@@ -12,22 +12,20 @@ function's timeout), so that short invocations pass beneath it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import secrets
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from lambent.clock import Clock, Timer
+from lambent.clock import Timer
 from lambent.errors import PlatformFault
 from lambent.function_version import FunctionVersion
 from lambent.invoke.channel import Channel
 from lambent.invoke.environment_events import (
     Answer,
     Assigned,
+    Chunk,
     DeadlinePassed,
     ErrorFrame,
     Event,
@@ -36,52 +34,45 @@ from lambent.invoke.environment_events import (
     Gone,
     IdleLong,
     InitDeadlinePassed,
+    InitDone,
     InitErrorFrame,
     Kill,
     KillSandbox,
     NextFrame,
-    Outcome,
+    OpenStream,
+    PassOn,
     Ready,
     ReadyBroken,
     ReportInit,
     Requeue,
+    Respond,
     ResponseFrame,
     SendInvoke,
     Started,
     StartFailed,
     StartSandbox,
+    StreamEnd,
+    StreamStart,
     Thaw,
     Undeliverable,
     Violated,
 )
-from lambent.invoke.environment_state import EnvironmentMachine, State
-from lambent.invoke.invocation import InvocationResult
+from lambent.invoke.environment_state import EnvironmentMachine
+from lambent.invoke.environment_table import State
+from lambent.invoke.fittings import EnvironmentInfo, Fittings, log_stream_name
+from lambent.invoke.inside import Inside
 from lambent.invoke.job import Job
 from lambent.invoke.log_pump import LogPump
+from lambent.invoke.report import Report
 from lambent.observe import log_lines
-from lambent.observe.log_sink import LogSink, LogStream
+from lambent.observe.log_sink import LogStream
+from lambent.runtime_api.events import InvokeEvent
 from lambent.runtime_api.frames import Frame, FrameType, encode_invoke
-from lambent.sandbox.driver import Sandbox, SandboxDriver, SandboxExit, SandboxSpec
-
-LOG = logging.getLogger(__name__)
+from lambent.sandbox.driver import Sandbox, SandboxExit, SandboxSpec
 
 FLUSH_AFTER = 0.1
 EXIT_GRACE = 1.0  # between a closed channel and the news that the process has ended
 MAX_DELIVERIES = 3
-MB = 2**20
-
-SpecFor = Callable[[FunctionVersion, str, str], SandboxSpec]
-"""``(version, environment id, log stream name)`` -> what the sandbox is built from."""
-
-
-RuntimeVersionOf = Callable[[FunctionVersion], tuple[str, str]]
-"""The runtime version that INIT_START prints, and its ARN."""
-
-
-class StoryRecorder(Protocol):
-    """Where what happened is kept, for ``lambent story``. ``at`` is wall time in seconds."""
-
-    def record(self, subject_id: str, event: str, cause: str = "", detail: str = "", at: float = 0.0) -> None: ...
 
 
 class Owner(Protocol):
@@ -96,36 +87,6 @@ class Owner(Protocol):
     def requeue(self, job: Job) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Fittings:
-    """What every environment of a node is made with. ``spawn`` runs a coroutine as a task of the node's and keeps hold of it."""
-
-    driver: SandboxDriver
-    clock: Clock
-    sink: LogSink
-    story: StoryRecorder
-    spec_for: SpecFor
-    runtime_version: RuntimeVersionOf
-    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-    response_cap: int
-    init_timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentInfo:
-    """One line of ``lambent ps``. ``since`` is when the state was entered, in epoch seconds."""
-
-    id: str
-    function: str  # unqualified ARN
-    version: str
-    tenant: str
-    state: str
-    since: float
-    invocations: int
-    memory_bytes: int  # the most it has used
-    log_stream: str
-
-
 class Environment:
     """One execution environment. ``slot`` is its number in the pool that owns it."""
 
@@ -136,9 +97,11 @@ class Environment:
         "_clock",
         "_deadline",
         "_deadline_ms",
+        "_extension_pump",
         "_fittings",
         "_grace",
         "_init_timer",
+        "_inside",
         "_job",
         "_killing",
         "_machine",
@@ -149,6 +112,7 @@ class Environment:
         "_settle",
         "_since",
         "_start_due",
+        "_stream",
         "id",
         "invocations",
         "log_stream",
@@ -169,12 +133,14 @@ class Environment:
         self._fittings = fittings
         self._owner = owner
         self._clock = fittings.clock
-        self._machine = EnvironmentMachine(self.id, version.timeout_s, fittings.response_cap)
+        self._machine = EnvironmentMachine(self.id, version.timeout_s, fittings.response_cap, fittings.stream_cap)
         group = version.log_group or f"/aws/lambda/{version.arn.name}"
-        stream = LogStream(version.arn.account, version.arn.region, group, self.log_stream)
-        self._pump = LogPump(stream, fittings.sink, fittings.clock)
+        self._stream = LogStream(version.arn.account, version.arn.region, group, self.log_stream)
+        self._pump = LogPump(self._stream, fittings.sink, fittings.clock)
+        self._extension_pump: LogPump | None = None
         self._sandbox: Sandbox | None = None
         self._channel: Channel | None = None
+        self._inside: Inside | None = None
         self._killing: asyncio.Task[None] | None = None
         self._job: Job | None = None
         self._deadline = 0.0
@@ -184,7 +150,7 @@ class Environment:
         self._alarm_due = math.inf
         self._init_timer: Timer | None = None
         self._grace: Timer | None = None
-        self._owed: Callable[[], bytes] | None = None
+        self._owed: Report | None = None
         self._settle: Callable[[], None] | None = None
         self._since = self._clock.monotonic()
 
@@ -210,7 +176,7 @@ class Environment:
         self._deadline_ms = int((now + timeout) * 1000)
         self._start_due = at + FLUSH_AFTER
         request_id = job.call.request_id
-        self._feed(Assigned(request_id, at))
+        self._feed(Assigned(request_id, at, job.stream is not None))
         if self._job is not job:
             return  # it never arrived, and is somebody else's by now
         # The function is at work already; what it says is not read before this returns, so START still comes first.
@@ -257,19 +223,22 @@ class Environment:
         for frame in frames:
             if channel is not self._channel:
                 return  # a frame before this one was the end of the sandbox
-            self._feed(self._event_of(frame, at, channel.backlogged))
+            self._feed(_event_of(frame, at, channel.backlogged))
 
-    def _event_of(self, frame: Frame, at: float, unread: bool) -> Event:
-        kind = frame.type
-        if kind == FrameType.NEXT:
-            return NextFrame(at)
-        if unread:
-            return Violated("it answers before it has read the invocation", at)
-        if kind == FrameType.RESPONSE:
-            return ResponseFrame(frame.head, frame.body, at, frame.oversize)
-        if kind == FrameType.ERROR:
-            return ErrorFrame(frame.head, frame.body, at, frame.oversize)
-        return InitErrorFrame(frame.head.partition("\n")[0], frame.body, at)
+    def _on_http_frames(self, inside: Inside, frames: list[Frame]) -> None:
+        """The same from a runtime that talks HTTP; one with a channel has no business there."""
+        at = self._clock.monotonic()
+        self._write_owed()
+        self._pump.drain()
+        for frame in frames:
+            if inside is self._inside:
+                event = _event_of(frame, at, False) if inside.over_http else Violated("it speaks to the Runtime API beside its channel", at)
+                self._feed(event)
+
+    def _on_inside(self, inside: Inside, event: Event) -> None:
+        if inside is self._inside:
+            self._write_owed()
+            self._feed(event)
 
     def _on_broken(self, channel: Channel, detail: str) -> None:
         if channel is not self._channel:
@@ -286,22 +255,22 @@ class Environment:
 
     def _on_exit(self, sandbox: Sandbox, exited: asyncio.Future[SandboxExit]) -> None:
         """What the runtime said before it died counts, but for its ``next``: it will not be there for another invocation."""
-        if sandbox is not self._sandbox or self._channel is None:
+        if sandbox is not self._sandbox:
             return
         channel = self._channel
         at = self._clock.monotonic()
-        frames = channel.drain()
+        frames = channel.drain() if channel is not None else []
         self._pump.drain()
         for frame in frames:
-            if frame.type != FrameType.NEXT and channel is self._channel:
-                self._feed(self._event_of(frame, at, unread=False))
-        if channel is self._channel:
+            if frame.type != FrameType.NEXT and sandbox is self._sandbox:
+                self._feed(_event_of(frame, at, unread=False))
+        if sandbox is self._sandbox:
             how = SandboxExit(None, 9) if exited.cancelled() or exited.exception() is not None else exited.result()
             self._feed(Exited(how, at))
 
     def _on_init_timeout(self) -> None:
         self._init_timer = None
-        if self._machine.state is State.INITIALIZING:
+        if self._machine.state in _INIT_PHASE:
             self._pump.drain()
             self._feed(InitDeadlinePassed(self._clock.monotonic()))
 
@@ -349,12 +318,26 @@ class Environment:
         sandbox = await self._fittings.driver.start(spec)
         self._sandbox = sandbox
         self._settle = getattr(sandbox, "settled", None)
-        self._channel = Channel(sandbox.channel, self._fittings.response_cap, self._on_frames, self._on_broken)
+        self._look_inside(sandbox, spec)
         self._pump.attach(sandbox.logs)
         sandbox.exited.add_done_callback(partial(self._on_exit, sandbox))
-        self._feed(Started(asked))  # the runtime has begun before we hear of it
-        if self._machine.state is State.INITIALIZING:
+        self._feed(Started(asked, bool(spec.extensions)))  # the runtime has begun before we hear of it
+        if self._machine.state in _INIT_PHASE:
             self._init_timer = self._clock.call_later(self._fittings.init_timeout, self._on_init_timeout)
+
+    def _look_inside(self, sandbox: Sandbox, spec: SandboxSpec) -> None:
+        fittings = self._fittings
+        if spec.program is None or spec.program.transport == "frames":
+            self._channel = Channel(sandbox.channel, fittings.response_cap, self._on_frames, self._on_broken)
+        if getattr(sandbox, "api_listener", None) is not None:
+            inside = Inside(sandbox, spec, self.version, fittings, self._on_inside, self._on_http_frames, self._pump.platform)
+            self._inside = inside
+        elif self._channel is None:
+            raise PlatformFault("This sandbox driver has no Runtime API for a runtime that talks HTTP")
+        extension_logs: int = getattr(sandbox, "extension_logs", -1)
+        if extension_logs >= 0:
+            self._extension_pump = LogPump(self._stream, fittings.sink, self._clock)
+            self._extension_pump.attach(extension_logs)
 
     def _on_made(self, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError("cancelled") if task.cancelled() else task.exception()
@@ -367,21 +350,34 @@ class Environment:
         self._cancel_timers()
         sandbox, self._sandbox = self._sandbox, None
         channel, self._channel = self._channel, None
+        inside, self._inside = self._inside, None
         if sandbox is None:
             return
         self.memory_peak = max(self.memory_peak, sandbox.memory_peak())
         if channel is not None:
             channel.close()
-        else:  # adopting it failed halfway
+        elif inside is None or not inside.over_http:  # adopting it failed halfway
             sandbox.channel.close()
-        logs = self._pump.detach()
-        self._killing = self._fittings.spawn(self._bury(sandbox, sandbox.logs if logs < 0 else logs))
+        if inside is not None:
+            inside.leave()
+        # Where there are extensions they have something to say yet, and it is still read.
+        logs = self._pump.detach() if inside is None or inside.api is None else -1
+        self._killing = self._fittings.spawn(self._bury(sandbox, inside, logs, instruction.reason))
 
-    async def _bury(self, sandbox: Sandbox, logs: int) -> None:
+    async def _bury(self, sandbox: Sandbox, inside: Inside | None, logs: int, reason: str) -> None:
         try:
+            if inside is not None:
+                await inside.shut_down(reason)
             await sandbox.kill()
         finally:
-            self._pump.last_words(logs)
+            if logs < 0:
+                logs = self._pump.detach()
+            self._pump.last_words(sandbox.logs if logs < 0 else logs)
+            if self._extension_pump is not None:
+                self._extension_pump.last_words(self._extension_pump.detach())
+                self._extension_pump = None
+            if sandbox.channel.fileno() >= 0:
+                sandbox.channel.close()
 
     def _cancel_timers(self) -> None:
         for timer in (self._alarm, self._init_timer, self._grace):
@@ -393,21 +389,36 @@ class Environment:
     def _send_invoke(self, instruction: SendInvoke) -> None:
         job, channel = self._job, self._channel
         assert job is not None
-        assert channel is not None
         call = job.call
-        frame = encode_invoke(
-            instruction.token,
-            call.request_id,
-            self._deadline_ms,
-            str(call.target),
-            job.trace,
-            job.payload,
-            call.tenant,
-            "",
-            call.client_context,
-        )
-        if not channel.send(frame) and job.deliveries < MAX_DELIVERIES:
+        if channel is None:
+            delivered = self._announce(instruction.token, job)
+        else:
+            delivered = channel.send(
+                encode_invoke(
+                    instruction.token,
+                    call.request_id,
+                    self._deadline_ms,
+                    str(call.target),
+                    job.trace,
+                    job.payload,
+                    call.tenant,
+                    "",
+                    call.client_context,
+                )
+            )
+        if not delivered and job.deliveries < MAX_DELIVERIES:
             self._feed(Undeliverable(self._clock.monotonic()))
+        elif channel is not None and self._inside is not None and self._inside.api is not None:
+            self._announce(instruction.token, job)
+
+    def _announce(self, token: int, job: Job) -> bool:
+        """The invocation, for all that talk HTTP inside."""
+        assert self._inside is not None
+        call = job.call
+        event = InvokeEvent(
+            token, call.request_id, self._deadline_ms, str(call.target), job.trace, job.payload, call.tenant, call.client_context
+        )
+        return self._inside.invoke(event)
 
     def _requeue(self, instruction: Requeue) -> None:
         job, self._job = self._job, None
@@ -415,62 +426,61 @@ class Environment:
         self._tell("taken back", job.call.request_id, "the environment had died while idle")
         self._owner.requeue(job)
 
+    def _open_stream(self, instruction: OpenStream) -> None:
+        assert self._job is not None
+        assert self._job.stream is not None
+        self._job.stream.open(instruction.content_type, self._flow)
+
+    def _pass_on(self, instruction: PassOn) -> None:
+        assert self._job is not None
+        assert self._job.stream is not None
+        self._job.stream.push(instruction.data)
+
+    def _flow(self, blocked: bool) -> None:
+        """The caller of a stream is slower than the function, or no longer."""
+        if self._channel is not None:
+            (self._channel.pause if blocked else self._channel.resume)()
+        elif self._inside is not None:
+            self._inside.flow(blocked)
+
+    def _respond(self, instruction: Respond) -> None:
+        """The caller need not wait for what is left to do here, unless it wants the log."""
+        job = self._job
+        assert job is not None
+        if job.stream is not None:
+            job.stream.close()
+        if not job.call.want_log and not job.future.done():
+            job.future.set_result(Report(job, instruction.outcome, self.version, self.memory_peak).result(b""))
+
     def _answer(self, instruction: Answer) -> None:
         outcome = instruction.outcome
         job, self._job = self._job, None
         assert job is not None
         self._since = outcome.ended_at
         self._look_at_memory()
-        duration = (outcome.ended_at - outcome.began_at) * 1000
-        init = None if outcome.init_s is None else outcome.init_s * 1000
-        billed = math.ceil(duration + (init or 0.0))
-        report = partial(self._report, job, outcome, duration, billed, init)
+        if job.stream is not None:
+            job.stream.close()
+        report = Report(job, outcome, self.version, self.memory_peak)
         tail = b""
         if job.call.want_log or outcome.status != "success":
-            tail = report()
+            tail = self._write(report)
         else:
             # The caller is answered first: its waiting future was there before this, and the loop keeps the order.
             self._owed = report
             asyncio.get_running_loop().call_soon(self._write_owed)
         if outcome.fault is not None:
             job.fail(outcome.fault)
-            return
-        job.resolve(
-            InvocationResult(
-                outcome.payload,
-                self.version.version,
-                "Unhandled" if outcome.function_error else None,
-                outcome.content_type,
-                tail,
-                job.trace,
-                billed,
-                {"duration_ms": duration} if init is None else {"duration_ms": duration, "init_ms": init},
-            )
-        )
+        else:
+            job.resolve(report.result(tail))
 
-    def _report(self, job: Job, outcome: Outcome, duration: float, billed: int, init: float | None) -> bytes:
-        """Write what ends an invocation in the log; gives the tail."""
-        pump, request_id = self._pump, job.call.request_id
-        self._fittings.story.record(request_id, outcome.status, self.id, outcome.error_type, self._clock.now())
-        pump.end_line()
-        if outcome.status == "timeout":
-            pump.platform(log_lines.timed_out(self._clock.now(), request_id, self._machine.timeout_s))
-        elif outcome.note:
-            pump.platform(outcome.note)
-        pump.platform(log_lines.end(request_id))
-        used = min(math.ceil(self.memory_peak / MB), self.version.memory_mb)  # the kernel counts /tmp too, AWS does not
-        report = log_lines.Report(request_id, duration, billed, self.version.memory_mb, used, init)
-        if outcome.status != "success":
-            error_type = outcome.error_type if outcome.status == "error" else ""
-            report = replace(report, status=outcome.status, error_type=error_type)
-        pump.platform(log_lines.report(report))
-        return pump.finish()
+    def _write(self, report: Report) -> bytes:
+        return report.write(self._pump, self._clock, self._fittings.story, self.id)
 
     def _write_owed(self) -> None:
         """The report of the invocation before, which every later line must follow."""
         owed, self._owed = self._owed, None
         if owed is not None:
-            owed()
+            self._write(owed)
 
     def _report_init(self, instruction: ReportInit) -> None:
         self._tell(f"init {instruction.status}", self._machine.request_id, instruction.error_type)
@@ -488,12 +498,16 @@ class Environment:
         if self._sandbox is not None:
             self._sandbox.thaw()
 
-    def _ready(self, instruction: Ready) -> None:
+    def _init_done(self, instruction: InitDone) -> None:
+        if self._inside is not None:
+            self._inside.end_init()
         if self._init_timer is not None:
             self._init_timer.cancel()
             self._init_timer = None
             self._pump.flush()
             self._tell("initialized", "", "")
+
+    def _ready(self, instruction: Ready) -> None:
         at = self._clock.monotonic()
         self._since = at
         self._owner.free(self, at)
@@ -519,22 +533,41 @@ class Environment:
         self._fittings.story.record(self.id, event, cause, detail, self._clock.now())
 
 
-def log_stream_name(version: FunctionVersion, environment_id: str, clock: Clock) -> str:
-    """``YYYY/MM/DD/[<version>]<32 hex>``; in a log group of the user's own the function's name precedes the bracket (contract 03 §8)."""
-    day = datetime.fromtimestamp(int(clock.now()), UTC).strftime("%Y/%m/%d")
-    own = version.log_group not in {"", f"/aws/lambda/{version.arn.name}"}
-    return f"{day}/{version.arn.name if own else ''}[{version.version}]{environment_id}"
+def _event_of(frame: Frame, at: float, unread: bool) -> Event:
+    """``unread``: the runtime has yet to take some of the invocation."""
+    kind = frame.type
+    if kind == FrameType.NEXT:
+        return NextFrame(at)
+    if unread:
+        return Violated("it answers before it has read the invocation", at)
+    if kind == FrameType.RESPONSE:
+        return ResponseFrame(frame.head, frame.body, at, frame.oversize)
+    if kind == FrameType.CHUNK:
+        return Chunk(frame.head, frame.body, at)
+    if kind == FrameType.ERROR:
+        return ErrorFrame(frame.head, frame.body, at, frame.oversize)
+    if kind == FrameType.RESPONSE_START:
+        return StreamStart(frame.head, at)
+    if kind == FrameType.RESPONSE_END:
+        return StreamEnd(frame.head, frame.body, at)
+    return InitErrorFrame(frame.head.partition("\n")[0], frame.body, at)
 
+
+_INIT_PHASE = (State.INITIALIZING, State.SETTLING)
 
 _DO: dict[type[Any], Callable[[Environment, Any], None]] = {
     Answer: Environment._answer,
     Freeze: Environment._freeze,
     Gone: Environment._gone,
+    InitDone: Environment._init_done,
     KillSandbox: Environment._kill_sandbox,
+    OpenStream: Environment._open_stream,
+    PassOn: Environment._pass_on,
     Ready: Environment._ready,
     ReadyBroken: Environment._ready_broken,
     ReportInit: Environment._report_init,
     Requeue: Environment._requeue,
+    Respond: Environment._respond,
     SendInvoke: Environment._send_invoke,
     StartSandbox: Environment._start_sandbox,
     Thaw: Environment._thaw,

@@ -5,7 +5,7 @@ Times (``at``) are seconds of the monotonic clock. Nothing here is frozen, for s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lambent.errors import PlatformFault
 from lambent.sandbox.driver import SandboxExit
@@ -15,9 +15,10 @@ from lambent.sandbox.driver import SandboxExit
 
 @dataclass(slots=True)
 class Started:
-    """The sandbox is there and its runtime has begun to initialise."""
+    """The sandbox is there and its runtime has begun to initialise. ``extensions``: so have external extensions."""
 
     at: float
+    extensions: bool = False
 
 
 @dataclass(slots=True)
@@ -34,10 +35,11 @@ class InitDeadlinePassed:
 
 @dataclass(slots=True)
 class Assigned:
-    """An invocation for this environment. Its function timeout starts now."""
+    """An invocation for this environment. Its function timeout starts now. ``streams``: its caller takes a response in chunks."""
 
     request_id: str
     at: float
+    streams: bool = False
 
 
 @dataclass(slots=True)
@@ -73,6 +75,56 @@ class InitErrorFrame:
 
     error_type: str
     body: bytes
+    at: float
+
+
+@dataclass(slots=True)
+class StreamStart:
+    """The response begins and will come in chunks. ``head``: token, request id, content type."""
+
+    head: str
+    at: float
+
+
+@dataclass(slots=True)
+class Chunk:
+    """The next piece of the response. ``head`` is the token."""
+
+    head: str
+    body: bytes
+    at: float
+
+
+@dataclass(slots=True)
+class StreamEnd:
+    """``head``: token, request id, error type (empty: all is well). ``body`` is the error payload if there is an error type."""
+
+    head: str
+    body: bytes
+    at: float
+
+
+@dataclass(slots=True)
+class Registered:
+    """An extension registered; ``invoke`` if it wants to hear of invocations."""
+
+    invoke: bool
+    at: float
+
+
+@dataclass(slots=True)
+class ExtensionsReady:
+    """Every extension waits for its next event."""
+
+    at: float
+
+
+@dataclass(slots=True)
+class ExtensionFailed:
+    """An extension said so, ended, or could not be started: ``error_type`` (contract 02 §2.1), ``detail`` what follows ``Error: ``."""
+
+    error_type: str
+    detail: str
     at: float
 
 
@@ -128,6 +180,12 @@ Event = (
     | ResponseFrame
     | ErrorFrame
     | InitErrorFrame
+    | StreamStart
+    | Chunk
+    | StreamEnd
+    | Registered
+    | ExtensionsReady
+    | ExtensionFailed
     | Exited
     | Violated
     | Undeliverable
@@ -143,6 +201,8 @@ Event = (
 class Outcome:
     """How an invocation ended. Times are monotonic seconds; ``init_s`` is set for the first one after a successful init phase.
 
+    ``payload`` is empty where it has been passed on in chunks. ``produced`` counts the bytes of the response, passed on or not.
+
     ``status`` is what the report says: ``success``, ``error`` or ``timeout``. ``note`` is a log line of the platform that precedes END.
     ``fault`` is set where the platform failed; there is no payload then.
     """
@@ -157,6 +217,7 @@ class Outcome:
     ended_at: float = 0.0
     init_s: float | None = None
     fault: PlatformFault | None = None
+    produced: int = 0
 
 
 @dataclass(slots=True)
@@ -174,6 +235,27 @@ class Answer:
 
 
 @dataclass(slots=True)
+class OpenStream:
+    """Tell the caller that a response in chunks begins."""
+
+    content_type: str
+
+
+@dataclass(slots=True)
+class PassOn:
+    """Give the caller a piece of the response."""
+
+    data: bytes
+
+
+@dataclass(slots=True)
+class Respond:
+    """Answer the assigned invocation now; its report, and the ``Answer`` with it, follows when the environment is through with it."""
+
+    outcome: Outcome
+
+
+@dataclass(slots=True)
 class ReportInit:
     """An init that failed: ``phase`` is ``init`` or ``invoke``, ``status`` ``error`` or ``timeout``."""
 
@@ -181,6 +263,11 @@ class ReportInit:
     status: str
     seconds: float
     error_type: str
+
+
+@dataclass(slots=True)
+class InitDone:
+    """The runtime and every extension are ready: no more registrations."""
 
 
 @dataclass(slots=True)
@@ -198,7 +285,9 @@ class StartSandbox:
 
 @dataclass(slots=True)
 class KillSandbox:
-    """Drop the sandbox with all that runs in it."""
+    """Drop the sandbox with all that runs in it. ``reason`` is what extensions hear: spindown, timeout or failure (contract 03 §3)."""
+
+    reason: str = field(default="failure", compare=False)
 
 
 @dataclass(slots=True)
@@ -224,10 +313,29 @@ class ReadyBroken:
     """Init failed: good for one invocation that needs the second attempt, and for nothing else."""
 
 
-Instruction = SendInvoke | Answer | ReportInit | Gone | StartSandbox | KillSandbox | Freeze | Thaw | Requeue | Ready | ReadyBroken
+Instruction = (
+    SendInvoke
+    | Answer
+    | OpenStream
+    | PassOn
+    | Respond
+    | ReportInit
+    | InitDone
+    | Gone
+    | StartSandbox
+    | KillSandbox
+    | Freeze
+    | Thaw
+    | Requeue
+    | Ready
+    | ReadyBroken
+)
 
+INIT_DONE = InitDone()
 START_SANDBOX = StartSandbox()
 KILL_SANDBOX = KillSandbox()
+SPIN_DOWN = KillSandbox("spindown")
+KILL_TIMED_OUT = KillSandbox("timeout")
 FREEZE = Freeze()
 THAW = Thaw()
 REQUEUE = Requeue()

@@ -7,7 +7,9 @@ The life of an environment (contract 03 §1):
                       │       Next │ │Assigned │
                       │            │ ▼         │
                       │      ANSWERED ◀── BUSY ◀┘            one invocation at a time
-                      ▼                    ▲
+                      │            ▲        │
+                      │            └ STREAMING               its response comes in chunks
+                      ▼
                    BROKEN ──▶ RESTARTING ──▶ REINITIALIZING  init failed: it is run once more, inside the first invocation
                                                              and on that invocation's time
     every state ──▶ STOPPED                                  exit, timeout, violation, kill: never used again
@@ -15,6 +17,15 @@ The life of an environment (contract 03 §1):
 **What an answer is.** The invocation ends when the runtime has posted its response *and* asks for the next one. Between the two
 stands ANSWERED: the outcome is settled, but neither the caller is told nor the environment free. If the process ends or the time
 runs out right there, the response stands, and only the report says what happened.
+
+**Streams.** A response is one frame, or a start, chunks and an end. To a caller that takes chunks each is passed on as it comes; for
+one that does not they are gathered here, up to the limit of a buffered response. Bytes over the limit are dropped and the function goes
+on: a streaming caller hears at once that its stream was cut, a buffered one gets the error in place of the response. Whatever ends an
+invocation early (timeout, exit, violation) ends its stream, too, with the same error.
+
+**Extensions.** Init and invocations last until every extension waits for its next event again: SETTLING and RESETTLING (the runtime is
+ready, they are not), LINGERING (the response is out, they are at work). A caller is answered as soon as the runtime is done (``Respond``);
+the report, the timeout and the environment wait for the slowest extension. One that fails takes the environment with it.
 
 **Fencing.** The node trusts nothing that comes out of the sandbox, because user code shares the process with the runtime client.
 Each hand-over gets a new *lease epoch*; an answer counts only if it carries the epoch and the request id of the invocation that is
@@ -27,152 +38,67 @@ environment waits in BROKEN for an invocation that pays for the second attempt; 
 runtime's own words.
 
 **Events and instructions** are the only ways in and out. Times (``at``) are seconds of the monotonic clock, given with the event.
-The machine never asks. ``TABLE`` is the whole behaviour: (state, event) -> (action, states that may follow). What is missing there
-cannot happen; if it does, that is our own bug, and ``IllegalTransition`` tells the story. The two transitions of a warm invocation
-are as cheap as the rest is careful: no state is copied, the instructions without members exist once.
+The machine never asks. ``environment_table.TABLE`` is the whole behaviour: (state, event) -> (action, states that may follow). What is
+missing there cannot happen; if it does, that is our own bug, and ``IllegalTransition`` tells the story. The two transitions of a warm
+invocation are as cheap as the rest is careful: no state is copied, the instructions without members exist once.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any
 
 from lambent.errors import FunctionFault, IllegalTransition, PlatformFault
 from lambent.invoke import fault_payloads
 from lambent.invoke.environment_events import (
     FREEZE,
+    INIT_DONE,
     KILL_SANDBOX,
+    KILL_TIMED_OUT,
     READY,
     READY_BROKEN,
     REQUEUE,
+    SPIN_DOWN,
     START_SANDBOX,
     THAW,
     Answer,
     Assigned,
+    Chunk,
     DeadlinePassed,
     ErrorFrame,
     Event,
     Exited,
+    ExtensionFailed,
+    ExtensionsReady,
     Gone,
     IdleLong,
     InitDeadlinePassed,
     InitErrorFrame,
     Instruction,
     Kill,
+    KillSandbox,
     NextFrame,
+    OpenStream,
     Outcome,
+    PassOn,
+    Registered,
     ReportInit,
+    Respond,
     ResponseFrame,
     SendInvoke,
     Started,
     StartFailed,
+    StreamEnd,
+    StreamStart,
     Undeliverable,
     Violated,
 )
+from lambent.invoke.environment_table import TABLE, State
 from lambent.observe import log_lines
 
-
-class State(StrEnum):
-    """Where an environment stands. The values are what people see."""
-
-    STARTING = "starting"
-    INITIALIZING = "initializing"
-    BROKEN = "broken"
-    IDLE = "idle"
-    FROZEN = "frozen"
-    RESTARTING = "restarting"
-    REINITIALIZING = "reinitializing"
-    BUSY = "busy"
-    ANSWERED = "answered"
-    STOPPED = "stopped"
-
-
-# ------------------------------------------------------------------------------------------------------------------- the table
-
-_S = State
-_ENDS = (_S.STOPPED,)
-
-TABLE: dict[tuple[State, type[Any]], tuple[str, tuple[State, ...]]] = {
-    # before init is over
-    (_S.STARTING, Started): ("begin_init", (_S.INITIALIZING,)),
-    (_S.STARTING, StartFailed): ("stillborn", _ENDS),
-    (_S.STARTING, Kill): ("stop", _ENDS),
-    (_S.INITIALIZING, NextFrame): ("initialized", (_S.IDLE,)),
-    (_S.INITIALIZING, InitErrorFrame): ("init_failed", (_S.BROKEN,)),
-    (_S.INITIALIZING, Exited): ("init_exited", (_S.BROKEN,)),
-    (_S.INITIALIZING, InitDeadlinePassed): ("init_timed_out", (_S.BROKEN,)),
-    (_S.INITIALIZING, ResponseFrame): ("init_violated", (_S.BROKEN,)),
-    (_S.INITIALIZING, ErrorFrame): ("init_violated", (_S.BROKEN,)),
-    (_S.INITIALIZING, Violated): ("init_violated", (_S.BROKEN,)),
-    (_S.INITIALIZING, Kill): ("stop", _ENDS),
-    # the second attempt at init, inside an invocation
-    (_S.BROKEN, Assigned): ("restart", (_S.RESTARTING,)),
-    (_S.BROKEN, Kill): ("stop", _ENDS),
-    (_S.RESTARTING, Started): ("begin_init", (_S.REINITIALIZING,)),
-    (_S.RESTARTING, StartFailed): ("fail_restart", _ENDS),
-    (_S.RESTARTING, DeadlinePassed): ("time_out", _ENDS),
-    (_S.RESTARTING, Kill): ("abandon", _ENDS),
-    (_S.REINITIALIZING, NextFrame): ("send", (_S.BUSY,)),
-    (_S.REINITIALIZING, InitErrorFrame): ("fail_init", _ENDS),
-    (_S.REINITIALIZING, Exited): ("fail_init_exit", _ENDS),
-    (_S.REINITIALIZING, DeadlinePassed): ("time_out_init", _ENDS),
-    (_S.REINITIALIZING, ResponseFrame): ("violate", _ENDS),
-    (_S.REINITIALIZING, ErrorFrame): ("violate", _ENDS),
-    (_S.REINITIALIZING, Violated): ("violate", _ENDS),
-    (_S.REINITIALIZING, Kill): ("abandon", _ENDS),
-    # free
-    (_S.IDLE, Assigned): ("lease", (_S.BUSY,)),
-    (_S.IDLE, IdleLong): ("freeze", (_S.FROZEN,)),
-    (_S.IDLE, NextFrame): ("violate_idle", _ENDS),
-    (_S.IDLE, ResponseFrame): ("violate_idle", _ENDS),
-    (_S.IDLE, ErrorFrame): ("violate_idle", _ENDS),
-    (_S.IDLE, InitErrorFrame): ("violate_idle", _ENDS),
-    (_S.IDLE, Violated): ("violate_idle", _ENDS),
-    (_S.IDLE, Exited): ("exit_idle", _ENDS),
-    (_S.IDLE, Kill): ("stop", _ENDS),
-    (_S.FROZEN, Assigned): ("thaw_and_lease", (_S.BUSY,)),
-    (_S.FROZEN, IdleLong): ("nothing", (_S.FROZEN,)),
-    (_S.FROZEN, NextFrame): ("violate_idle", _ENDS),  # written before the freeze, read after it
-    (_S.FROZEN, ResponseFrame): ("violate_idle", _ENDS),
-    (_S.FROZEN, ErrorFrame): ("violate_idle", _ENDS),
-    (_S.FROZEN, InitErrorFrame): ("violate_idle", _ENDS),
-    (_S.FROZEN, Violated): ("violate_idle", _ENDS),
-    (_S.FROZEN, Exited): ("exit_idle", _ENDS),
-    (_S.FROZEN, Kill): ("stop", _ENDS),
-    # at work
-    (_S.BUSY, ResponseFrame): ("respond", (_S.ANSWERED, _S.STOPPED)),
-    (_S.BUSY, ErrorFrame): ("respond_error", (_S.ANSWERED, _S.STOPPED)),
-    (_S.BUSY, NextFrame): ("violate", _ENDS),
-    (_S.BUSY, InitErrorFrame): ("violate", _ENDS),
-    (_S.BUSY, Violated): ("violate", _ENDS),
-    (_S.BUSY, Undeliverable): ("take_back", _ENDS),
-    (_S.BUSY, Exited): ("exit_busy", _ENDS),
-    (_S.BUSY, DeadlinePassed): ("time_out", _ENDS),
-    (_S.BUSY, Kill): ("abandon", _ENDS),
-    (_S.ANSWERED, NextFrame): ("finish", (_S.IDLE,)),
-    (_S.ANSWERED, ResponseFrame): ("finish_and_stop", _ENDS),
-    (_S.ANSWERED, ErrorFrame): ("finish_and_stop", _ENDS),
-    (_S.ANSWERED, InitErrorFrame): ("finish_and_stop", _ENDS),
-    (_S.ANSWERED, Violated): ("finish_and_stop", _ENDS),
-    (_S.ANSWERED, Exited): ("finish_and_stop", _ENDS),
-    (_S.ANSWERED, DeadlinePassed): ("finish_and_stop", _ENDS),
-    (_S.ANSWERED, Kill): ("finish_and_stop", _ENDS),
-    # over: what was under way when it stopped still arrives
-    (_S.STOPPED, Started): ("drop", _ENDS),
-    (_S.STOPPED, StartFailed): ("nothing", _ENDS),
-    (_S.STOPPED, NextFrame): ("nothing", _ENDS),
-    (_S.STOPPED, ResponseFrame): ("nothing", _ENDS),
-    (_S.STOPPED, ErrorFrame): ("nothing", _ENDS),
-    (_S.STOPPED, InitErrorFrame): ("nothing", _ENDS),
-    (_S.STOPPED, Violated): ("nothing", _ENDS),
-    (_S.STOPPED, Exited): ("nothing", _ENDS),
-    (_S.STOPPED, DeadlinePassed): ("nothing", _ENDS),
-    (_S.STOPPED, InitDeadlinePassed): ("nothing", _ENDS),
-    (_S.STOPPED, IdleLong): ("nothing", _ENDS),
-    (_S.STOPPED, Kill): ("nothing", _ENDS),
-}
+AnswerFrame = ResponseFrame | ErrorFrame | StreamStart | Chunk | StreamEnd
+STREAM_CAP = 209_715_200
 
 _NOTHING: tuple[Instruction, ...] = ()
 _STORY = 24
@@ -183,27 +109,45 @@ class EnvironmentMachine:
 
     __slots__ = (
         "_began_at",
+        "_chunks",
+        "_content_type",
+        "_cut",
         "_fence",
         "_history",
         "_init_at",
         "_init_s",
+        "_interest",
         "_outcome",
+        "_produced",
+        "_streams",
+        "_token",
+        "_unready",
         "epoch",
         "name",
         "request_id",
         "response_cap",
         "state",
+        "stream_cap",
         "timeout_s",
     )
 
-    def __init__(self, name: str, timeout_s: float, response_cap: int) -> None:
+    def __init__(self, name: str, timeout_s: float, response_cap: int, stream_cap: int = STREAM_CAP) -> None:
         self.name = name
         self.timeout_s = timeout_s
         self.response_cap = response_cap
+        self.stream_cap = stream_cap
         self.state = State.STARTING
         self.request_id = ""  # of the invocation that is assigned, else ""
         self.epoch = 0  # lease epochs given out, which is also how many invocations were handed over
         self._fence = ""
+        self._token = ""
+        self._streams = False  # the caller takes chunks
+        self._content_type = ""
+        self._chunks: list[bytes] = []  # gathered for a caller that does not
+        self._produced = 0
+        self._cut = False  # over the limit: what else comes is dropped
+        self._interest = False  # some extension wants to hear of invocations
+        self._unready = False  # some extension has yet to ask for its next event
         self._began_at = 0.0
         self._init_at = 0.0
         self._init_s: float | None = None
@@ -230,6 +174,7 @@ class EnvironmentMachine:
 
     def begin_init(self, event: Started) -> Sequence[Instruction]:
         self._init_at = event.at
+        self._interest, self._unready = False, event.extensions
         self.state = State.INITIALIZING if self.state is State.STARTING else State.REINITIALIZING
         return _NOTHING
 
@@ -237,10 +182,31 @@ class EnvironmentMachine:
         self.state = State.STOPPED
         return (KILL_SANDBOX, Gone("start failed", event.fault))
 
-    def initialized(self, event: NextFrame) -> Sequence[Instruction]:
+    def register(self, event: Registered) -> Sequence[Instruction]:
+        self._unready = True
+        self._interest = self._interest or event.invoke
+        return _NOTHING
+
+    def extensions_ready(self, event: ExtensionsReady) -> Sequence[Instruction]:
+        self._unready = False
+        return _NOTHING
+
+    def runtime_ready(self, event: NextFrame) -> Sequence[Instruction]:
+        if not self._unready:
+            return self.initialized(event)
+        self.state = State.SETTLING
+        return _NOTHING
+
+    def runtime_ready_again(self, event: NextFrame) -> Sequence[Instruction]:
+        if not self._unready:
+            return self.send(event)
+        self.state = State.RESETTLING
+        return _NOTHING
+
+    def initialized(self, event: NextFrame | ExtensionsReady) -> Sequence[Instruction]:
         self.state = State.IDLE
         self._init_s = event.at - self._init_at
-        return (READY,)
+        return (INIT_DONE, READY)
 
     def init_failed(self, event: InitErrorFrame) -> Sequence[Instruction]:
         return self._break("error", event.at, event.error_type)
@@ -248,15 +214,19 @@ class EnvironmentMachine:
     def init_exited(self, event: Exited) -> Sequence[Instruction]:
         return self._break("error", event.at, fault_payloads.exit_type(event.how))
 
+    def init_lost_extension(self, event: ExtensionFailed) -> Sequence[Instruction]:
+        return self._break("error", event.at, event.error_type)
+
     def init_timed_out(self, event: InitDeadlinePassed) -> Sequence[Instruction]:
         return self._break("timeout", event.at, "")
 
-    def init_violated(self, event: ResponseFrame | ErrorFrame | Violated) -> Sequence[Instruction]:
+    def init_violated(self, event: AnswerFrame | NextFrame | InitErrorFrame | Violated) -> Sequence[Instruction]:
         return self._break("error", event.at, "Runtime.Unknown")
 
     def _break(self, status: str, at: float, error_type: str) -> Sequence[Instruction]:
         self.state = State.BROKEN
-        return (ReportInit("init", status, at - self._init_at, error_type), KILL_SANDBOX, READY_BROKEN)
+        kill = KILL_TIMED_OUT if status == "timeout" else KILL_SANDBOX
+        return (ReportInit("init", status, at - self._init_at, error_type), kill, READY_BROKEN)
 
     def restart(self, event: Assigned) -> Sequence[Instruction]:
         self._accept(event)
@@ -275,6 +245,10 @@ class EnvironmentMachine:
         report = ReportInit("invoke", "error", event.at - self._init_at, fault_payloads.exit_type(event.how))
         return (report, *self._exit(event))
 
+    def fail_init_extension(self, event: ExtensionFailed) -> Sequence[Instruction]:
+        report = ReportInit("invoke", "error", event.at - self._init_at, event.error_type)
+        return (report, *self.lose_extension(event))
+
     def time_out_init(self, event: DeadlinePassed) -> Sequence[Instruction]:
         return (ReportInit("invoke", "timeout", event.at - self._init_at, ""), *self.time_out(event))
 
@@ -288,17 +262,20 @@ class EnvironmentMachine:
         self._accept(event)
         return (THAW, self._hand_over())
 
-    def send(self, event: NextFrame) -> Sequence[Instruction]:
-        return (self._hand_over(),)
+    def send(self, event: NextFrame | ExtensionsReady) -> Sequence[Instruction]:
+        return (INIT_DONE, self._hand_over())
 
     def _accept(self, event: Assigned) -> None:
         self.request_id = event.request_id
+        self._streams = event.streams
         self._began_at = event.at
 
     def _hand_over(self) -> SendInvoke:
         self.state = State.BUSY
         self.epoch += 1
-        self._fence = f"{self.epoch}\n{self.request_id}\n"
+        self._token = str(self.epoch)
+        self._fence = f"{self._token}\n{self.request_id}\n"
+        self._unready = self._interest
         return SendInvoke(self.epoch)
 
     def respond(self, event: ResponseFrame) -> Sequence[Instruction]:
@@ -321,38 +298,102 @@ class EnvironmentMachine:
 
     def _settle_too_large(self) -> Sequence[Instruction]:
         self.state = State.ANSWERED
-        fault = fault_payloads.too_large(self.response_cap)
-        self._outcome = Outcome(fault_payloads.payload(fault), function_error=True, status="error", error_type=fault.error_type)
+        self._outcome = self._too_large()
         return _NOTHING
 
-    def _refuse(self, event: ResponseFrame | ErrorFrame) -> Sequence[Instruction]:
+    def _too_large(self) -> Outcome:
+        fault = fault_payloads.too_large(self.stream_cap if self._streams else self.response_cap)
+        return Outcome(fault_payloads.payload(fault), function_error=True, status="error", error_type=fault.error_type)
+
+    # ------------------------------------------------------------------------------------------------------- streams
+
+    def begin_stream(self, event: StreamStart) -> Sequence[Instruction]:
+        if not event.head.startswith(self._fence):
+            return self._refuse(event)
+        self.state = State.STREAMING
+        self._content_type = event.head[len(self._fence) :] or "application/octet-stream"
+        self._produced, self._cut, self._chunks = 0, False, []
+        return (OpenStream(self._content_type),) if self._streams else _NOTHING
+
+    def take_chunk(self, event: Chunk) -> Sequence[Instruction]:
+        if event.head != self._token:
+            return self._refuse(event)
+        before = self._produced
+        self._produced += len(event.body)
+        if self._cut:
+            return _NOTHING
+        if not self._streams:
+            self._gather(event.body)
+            return _NOTHING
+        if self._produced <= self.stream_cap:
+            return (PassOn(event.body),)
+        self._cut = True
+        outcome = self._too_large()
+        outcome.began_at, outcome.ended_at, outcome.produced = self._began_at, event.at, self.stream_cap
+        return (PassOn(event.body[: self.stream_cap - before]), Respond(outcome))
+
+    def _gather(self, data: bytes) -> None:
+        if self._produced > self.response_cap:
+            self._cut, self._chunks = True, []
+        else:
+            self._chunks.append(data)
+
+    def end_stream(self, event: StreamEnd) -> Sequence[Instruction]:
+        if not event.head.startswith(self._fence):
+            return self._refuse(event)
+        self.state = State.ANSWERED
+        error_type = event.head[len(self._fence) :].partition("\n")[0]
+        if self._cut:
+            self._outcome = self._too_large()
+        elif error_type:
+            body = event.body or fault_payloads.payload(FunctionFault(error_type, ""))
+            self._outcome = Outcome(body, function_error=True, error_type=error_type)
+        else:
+            self._outcome = Outcome(b"".join(self._chunks), self._content_type)
+        self._outcome.produced, self._chunks = self._produced, []
+        return _NOTHING
+
+    def _refuse(self, event: AnswerFrame) -> Sequence[Instruction]:
         token, _, rest = event.head.partition("\n")
         stale = token.isascii() and token.isdigit() and len(token) < 20 and int(token) < self.epoch
         detail = "an answer to an invocation that is over" if stale else "an answer to an invocation that it was not given"
         return self._violation(f"{detail} ({rest.partition(chr(10))[0][:64]!r})", event.at)
 
-    def finish(self, event: NextFrame) -> Sequence[Instruction]:
+    # ------------------------------------------------------------------------------------------------- the end of it
+
+    def runtime_done(self, event: NextFrame) -> Sequence[Instruction]:
+        if not self._unready:
+            return self.finish(event)
+        outcome = self._settled()
+        outcome.began_at, outcome.ended_at = self._began_at, event.at
+        self.state = State.LINGERING
+        return (Respond(outcome),)
+
+    def finish(self, event: NextFrame | ExtensionsReady) -> Sequence[Instruction]:
         outcome = self._close(self._settled(), event.at)
         self.state = State.IDLE
         return (Answer(outcome), READY)
 
     def finish_and_stop(
-        self, event: ResponseFrame | ErrorFrame | InitErrorFrame | Violated | Exited | DeadlinePassed | Kill
+        self, event: AnswerFrame | NextFrame | InitErrorFrame | Violated | Exited | ExtensionFailed | DeadlinePassed | Kill
     ) -> Sequence[Instruction]:
         """The response stands; the report says what came after it."""
         outcome = self._settled()
-        reason = "a second answer"
+        reason, kill = "a second answer", KILL_SANDBOX
         if isinstance(event, Exited):
             reason = "exited after its answer"
             outcome.status, outcome.error_type = "error", fault_payloads.exit_type(event.how)
+        elif isinstance(event, ExtensionFailed):
+            reason = "an extension failed after the answer"
+            outcome.status, outcome.error_type = "error", event.error_type
         elif isinstance(event, DeadlinePassed):
-            reason = "timed out after its answer"
+            reason, kill = "timed out after its answer", KILL_TIMED_OUT
             outcome.status = "timeout"
         elif isinstance(event, Kill):
-            reason = event.reason
+            reason, kill = event.reason, SPIN_DOWN
         elif isinstance(event, Violated):
             reason = event.detail
-        return self._end(outcome, event.at, reason)
+        return self._end(outcome, event.at, reason, kill)
 
     def take_back(self, event: Undeliverable) -> Sequence[Instruction]:
         self.state = State.STOPPED
@@ -361,7 +402,7 @@ class EnvironmentMachine:
 
     def time_out(self, event: DeadlinePassed) -> Sequence[Instruction]:
         fault = fault_payloads.timed_out(self.request_id, self.timeout_s)
-        return self._end(self._failure(fault, "timeout", ""), event.at, "timed out")
+        return self._end(self._failure(fault, "timeout", ""), event.at, "timed out", KILL_TIMED_OUT)
 
     def exit_busy(self, event: Exited) -> Sequence[Instruction]:
         return self._exit(event)
@@ -371,7 +412,12 @@ class EnvironmentMachine:
         note = log_lines.runtime_exited(self.request_id, fault.error_type, event.how.reason())
         return self._end(self._failure(fault, "error", note), event.at, event.how.reason())
 
-    def violate(self, event: NextFrame | ResponseFrame | ErrorFrame | InitErrorFrame | Violated) -> Sequence[Instruction]:
+    def lose_extension(self, event: ExtensionFailed) -> Sequence[Instruction]:
+        fault = fault_payloads.lost_extension(self.request_id, event.error_type, event.detail)
+        outcome = self._failure(fault, "error", f"{fault.message}\n{fault.error_type}\n")
+        return self._end(outcome, event.at, f"{event.error_type}: {event.detail}")
+
+    def violate(self, event: AnswerFrame | NextFrame | InitErrorFrame | Violated) -> Sequence[Instruction]:
         detail = event.detail if isinstance(event, Violated) else f"{_WORDS[type(event)]} out of turn"
         return self._violation(detail, event.at)
 
@@ -381,7 +427,7 @@ class EnvironmentMachine:
 
     def abandon(self, event: Kill) -> Sequence[Instruction]:
         fault = PlatformFault(f"The execution environment was stopped: {event.reason}", self.story())
-        return self._end(Outcome(status="error", error_type="Sandbox.Failure", fault=fault), event.at, event.reason)
+        return self._end(Outcome(status="error", error_type="Sandbox.Failure", fault=fault), event.at, event.reason, SPIN_DOWN)
 
     # ---------------------------------------------------------------------------------------------------- free and over
 
@@ -389,15 +435,18 @@ class EnvironmentMachine:
         self.state = State.FROZEN
         return (FREEZE,)
 
-    def violate_idle(self, event: NextFrame | ResponseFrame | ErrorFrame | InitErrorFrame | Violated) -> Sequence[Instruction]:
+    def violate_idle(self, event: AnswerFrame | NextFrame | InitErrorFrame | Violated) -> Sequence[Instruction]:
         detail = event.detail if isinstance(event, Violated) else f"{_WORDS[type(event)]} with no invocation running"
         return self._stop(detail)
 
     def exit_idle(self, event: Exited) -> Sequence[Instruction]:
         return self._stop(event.how.reason())
 
+    def lose_extension_idle(self, event: ExtensionFailed) -> Sequence[Instruction]:
+        return self._stop(f"{event.error_type}: {event.detail}")
+
     def stop(self, event: Kill) -> Sequence[Instruction]:
-        return self._stop(event.reason)
+        return self._stop(event.reason, SPIN_DOWN)
 
     def drop(self, event: Started) -> Sequence[Instruction]:
         return (KILL_SANDBOX,)
@@ -420,23 +469,26 @@ class EnvironmentMachine:
         outcome.ended_at = at
         outcome.init_s, self._init_s = self._init_s, None
         self._outcome = None
-        self._fence = ""
+        self._fence = self._token = ""
         self.request_id = ""
         return outcome
 
-    def _end(self, outcome: Outcome, at: float, reason: str) -> Sequence[Instruction]:
+    def _end(self, outcome: Outcome, at: float, reason: str, kill: KillSandbox = KILL_SANDBOX) -> Sequence[Instruction]:
         self.state = State.STOPPED
-        return (Answer(self._close(outcome, at)), KILL_SANDBOX, Gone(reason))
+        return (Answer(self._close(outcome, at)), kill, Gone(reason))
 
-    def _stop(self, reason: str) -> Sequence[Instruction]:
+    def _stop(self, reason: str, kill: KillSandbox = KILL_SANDBOX) -> Sequence[Instruction]:
         self.state = State.STOPPED
-        return (KILL_SANDBOX, Gone(reason))
+        return (kill, Gone(reason))
 
 
 _WORDS: dict[type[Any], str] = {
     NextFrame: "next",
     ResponseFrame: "an answer",
     ErrorFrame: "an answer",
+    StreamStart: "an answer",
+    Chunk: "a piece of an answer",
+    StreamEnd: "the end of an answer",
     InitErrorFrame: "an init error",
 }
 

@@ -39,6 +39,11 @@ def too_large(limit: int) -> FunctionFault:
     return FunctionFault(TOO_LARGE, f"Response payload size exceeded maximum allowed payload size ({limit} bytes).")
 
 
+def lost_extension(request_id: str, error_type: str, detail: str) -> FunctionFault:
+    """An extension ended, said that it failed, or could not be started: ``Extension.Crash`` and its like."""
+    return FunctionFault(error_type, f"RequestId: {request_id} Error: {detail}")
+
+
 def broke_protocol(request_id: str, detail: str) -> FunctionFault:
     """The runtime, or function code posing as it, said something that the conversation does not allow. AWS has no text for this."""
     return FunctionFault("Runtime.Unknown", f"RequestId: {request_id} Error: Runtime broke the invocation protocol: {detail}")

@@ -1,4 +1,4 @@
-"""The one entrance to the data plane: every kind of caller hands an ``Invocation`` to ``FrontDoor.invoke``.
+"""The one entrance to the data plane: every kind of caller hands an ``Invocation`` to ``FrontDoor.invoke`` or ``invoke_stream``.
 
 Resolve, check the event, take a permit, submit, wait. Up to the permit everything can be refused and nothing has happened; from
 ``submit`` on the invocation runs to its end and is answered exactly once, whether or not the caller still waits. The permit goes
@@ -16,11 +16,12 @@ from lambent.clock import Clock
 from lambent.invoke import payload as payloads
 from lambent.invoke import trace
 from lambent.invoke.admission import Assigner
-from lambent.invoke.environment import StoryRecorder
+from lambent.invoke.fittings import StoryRecorder
 from lambent.invoke.invocation import Invocation, InvocationResult
 from lambent.invoke.job import Job
 from lambent.invoke.pools import Pools
 from lambent.invoke.registry import Registry
+from lambent.invoke.response_stream import InvocationStream, Pace
 from lambent.settings import Limits
 
 
@@ -37,22 +38,38 @@ class FrontDoor:
         self._clock = clock
         self._story = story
         self._limit = limits.sync_payload
+        self._pace = Pace(limits.stream_burst, limits.stream_rate)
 
     async def invoke(self, call: Invocation) -> InvocationResult:
         """Run ``call`` and wait for its answer. An empty payload means ``{}``. Cancelling the wait cancels nothing else."""
+        answer: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
+        await self._submit(call, answer, None)
+        return await answer
+
+    async def invoke_stream(self, call: Invocation) -> InvocationStream:
+        """Run ``call``; give its response at its first sign. The stream must be read to its end, or abandoned; neither ends the run."""
+        answer: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
+        stream = InvocationStream(answer, self._clock, self._pace)
+        try:
+            await self._submit(call, answer, stream)
+            await stream.begun()
+        except BaseException:
+            stream.abandon()
+            raise
+        return stream
+
+    async def _submit(self, call: Invocation, answer: asyncio.Future[InvocationResult], stream: InvocationStream | None) -> None:
         version = self._registry.resolve(call.target)
         await self._check(call)
         permit = await self._assigner.acquire(version)
         try:
             version = self._registry.resolve(call.target)
             now = self._clock.now()
-            answer: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
             self._story.record(call.request_id, "accepted", call.cause, version.arn.name, now)
-            self._pools.submit(Job(call, version, call.payload or b"{}", trace.complete(call.trace, now), permit, answer))
+            self._pools.submit(Job(call, version, call.payload or b"{}", trace.complete(call.trace, now), permit, answer, 0, stream))
         except BaseException:
             permit.release()
             raise
-        return await answer
 
     async def dry_run(self, call: Invocation) -> None:
         """All the checks that ``invoke`` makes, and nothing runs."""

@@ -27,7 +27,10 @@ class Invocation:
 
 @dataclass(slots=True)
 class InvocationResult:
-    """``function_error`` is ``None`` or ``"Unhandled"``; ``log_tail`` is at most the last 4,096 bytes of this invocation's log."""
+    """``function_error`` is ``None`` or ``"Unhandled"``; ``log_tail`` is at most the last 4,096 bytes of this invocation's log.
+
+    ``payload`` is empty where the response was streamed.
+    """
 
     payload: bytes
     executed_version: str
@@ -37,3 +40,4 @@ class InvocationResult:
     trace: str = ""
     billed_ms: int = 0
     spans: dict[str, float] = field(default_factory=dict)
+    error_type: str = ""

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from lambent.function_version import FunctionVersion
 from lambent.invoke.admission import Permit
 from lambent.invoke.invocation import Invocation, InvocationResult
+from lambent.invoke.response_stream import InvocationStream
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """``deliveries`` counts the environments that it was handed to; a second one only follows a hand-over that provably never arrived."""
+    """``deliveries`` counts the environments that it was handed to; a second one only follows a hand-over that provably never arrived.
+
+    ``stream`` is there for a caller that takes the response in pieces; its end is ``future`` as well.
+    """
 
     call: Invocation
     version: FunctionVersion
@@ -25,6 +29,7 @@ class Job:
     permit: Permit
     future: asyncio.Future[InvocationResult]
     deliveries: int = 0
+    stream: InvocationStream | None = None
 
     def resolve(self, result: InvocationResult) -> None:
         """Give the permit back and the answer out. Whoever waited may be gone; that is no error."""

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from lambent.errors import PlatformFault
 from lambent.function_version import FunctionVersion
-from lambent.invoke.environment import Environment, EnvironmentInfo, Fittings
+from lambent.invoke.environment import Environment
+from lambent.invoke.fittings import EnvironmentInfo, Fittings
 from lambent.invoke.job import Job
 from lambent.invoke.pool_state import (
     Abort,

@@ -20,7 +20,7 @@ from typing import Any
 from lambent.clock import Clock, Timer
 from lambent.errors import PlatformFault
 from lambent.function_version import FunctionVersion
-from lambent.invoke.environment import EnvironmentInfo, Fittings, RuntimeVersionOf, SpecFor, StoryRecorder
+from lambent.invoke.fittings import EnvironmentInfo, Fittings, OpenApi, RuntimeVersionOf, SpecFor, StoryRecorder
 from lambent.invoke.job import Job
 from lambent.invoke.pool import Pool
 from lambent.invoke.registry import Change, Registry
@@ -47,6 +47,7 @@ class Pools:
         spec_for: SpecFor,
         settings: Settings,
         runtime_version: RuntimeVersionOf | None = None,
+        open_api: OpenApi | None = None,
     ) -> None:
         self._clock = clock
         self._freeze_after = settings.sandbox.freeze_after
@@ -61,7 +62,9 @@ class Pools:
             runtime_version=runtime_version or _plain_runtime_version,
             spawn=self._spawn,
             response_cap=settings.limits.response_payload,
+            stream_cap=settings.limits.streamed_payload,
             init_timeout=settings.sandbox.init_timeout,
+            open_api=open_api,
         )
         self._pools: dict[tuple[str, str], Pool] = {}
         self._leaving: set[Pool] = set()
@@ -88,8 +91,8 @@ class Pools:
         return [info for pool in (*self._pools.values(), *self._leaving) for info in pool.environments()]
 
     def uses_code(self, sha256: str) -> bool:
-        """Whether an environment may still run from that code."""
-        return any(pool.version.code_sha256 == sha256 for pool in (*self._pools.values(), *self._leaving))
+        """Whether an environment may still run from that code, or with layers merged under that name."""
+        return any(sha256 in (pool.version.code_sha256, pool.version.layer_sha256) for pool in (*self._pools.values(), *self._leaving))
 
     async def close(self, drain: float = DRAIN_SECONDS) -> None:
         """Take nothing new, give what runs or waits ``drain`` seconds, then end it. On return every sandbox of ours has been killed."""

@@ -41,6 +41,8 @@ from lambent.errors import LambentError
 
 HEADER = struct.Struct(">BII")
 MAX_HEAD = 2 * 1024 * 1024
+MAX_CHUNK = 1024 * 1024
+MAX_CHUNK_HEAD = 64
 
 
 class FrameType(IntEnum):
@@ -56,8 +58,17 @@ class FrameType(IntEnum):
     RESPONSE_END = 0x17
 
 
-_FROM_RUNTIME = {FrameType.NEXT, FrameType.RESPONSE, FrameType.ERROR, FrameType.INIT_ERROR}
-_FROM_RUNTIME_BYTES = {int(kind) for kind in _FROM_RUNTIME}
+_CHUNK = int(FrameType.CHUNK)
+_MAX_HEADS = {
+    int(FrameType.NEXT): MAX_HEAD,
+    int(FrameType.RESPONSE): MAX_HEAD,
+    int(FrameType.ERROR): MAX_HEAD,
+    int(FrameType.INIT_ERROR): MAX_HEAD,
+    int(FrameType.RESPONSE_START): MAX_HEAD,
+    _CHUNK: MAX_CHUNK_HEAD,
+    int(FrameType.RESPONSE_END): MAX_HEAD,
+}
+"""What a runtime may send, and how long the head of each may be."""
 
 
 class BadFrame(LambentError):
@@ -97,7 +108,10 @@ def encode_invoke(
 
 
 class FrameReader:
-    """Bytes in, frames out. ``body_cap`` bounds what a RESPONSE may hold; larger bodies come out empty with ``oversize`` set."""
+    """Bytes in, frames out. ``body_cap`` bounds what a body may hold; larger ones come out empty with ``oversize`` set.
+
+    A chunk has a bound of its own, ``MAX_CHUNK``, and one beyond it is a violation: the peer chooses how it cuts its stream.
+    """
 
     __slots__ = ("_body_cap", "_buffer", "_skip", "_skipped")
 
@@ -129,10 +143,12 @@ class FrameReader:
             if size - offset < HEADER.size:
                 break
             kind, head_length, body_length = HEADER.unpack_from(view, offset)
-            if kind not in _FROM_RUNTIME_BYTES or head_length > MAX_HEAD:
+            if head_length > _MAX_HEADS.get(kind, -1):
                 raise BadFrame(f"frame type {kind} with a head of {head_length} bytes")
+            if kind == _CHUNK and body_length > MAX_CHUNK:
+                raise BadFrame(f"a chunk of {body_length} bytes")
             start = offset + HEADER.size
-            if body_length > self._body_cap:
+            if body_length > self._body_cap and kind != _CHUNK:
                 if size - start < head_length:
                     break
                 head = bytes(view[start : start + head_length])

@@ -52,12 +52,14 @@ class Program:
 
     ``argv[0]`` without a slash is looked for on the function's ``PATH``. With ``warm`` a runtime that knows nothing of the function yet
     may be started ahead: it waits for one JSON object ``{"env": {...}, "handler": "..."}`` on descriptor 4, read to its end, then takes
-    over the environment and goes on as ``argv`` would have. In both cases descriptor 3 is the channel.
+    over the environment and goes on as ``argv`` would have. In both cases descriptor 3 is the channel. ``transport`` says what it speaks:
+    frames over that channel, or HTTP with the Runtime API, and then nothing comes over the channel. Drivers need not look at it.
     """
 
     argv: tuple[str, ...]
     cwd: str = "/var/task"
     warm: tuple[str, ...] = ()
+    transport: str = "frames"  # or "http"
 
 
 @dataclass(frozen=True, slots=True)

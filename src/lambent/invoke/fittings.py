@@ -1,0 +1,85 @@
+"""What every environment of a node is made with, and what one shows of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from lambent.clock import Clock
+from lambent.function_version import FunctionVersion
+from lambent.observe.log_sink import LogSink
+from lambent.runtime_api.events import Identity, Listener, RuntimeApi
+from lambent.sandbox.driver import SandboxDriver, SandboxSpec
+
+SpecFor = Callable[[FunctionVersion, str, str], SandboxSpec]
+"""``(version, environment id, log stream name)`` -> what the sandbox is built from."""
+
+RuntimeVersionOf = Callable[[FunctionVersion], tuple[str, str]]
+"""The runtime version that INIT_START prints, and its ARN."""
+
+OpenSocket = Callable[[], Coroutine[Any, Any, socket.socket]]
+"""A fresh socket inside the network of a sandbox."""
+
+
+class StoryRecorder(Protocol):
+    """Where what happened is kept, for ``lambent story``. ``at`` is wall time in seconds."""
+
+    def record(self, subject_id: str, event: str, cause: str = "", detail: str = "", at: float = 0.0) -> None: ...
+
+
+class OpenApi(Protocol):
+    """Makes the three APIs of one sandbox, which serve what connects to ``listening`` until they are closed."""
+
+    def __call__(
+        self,
+        listening: socket.socket,
+        identity: Identity,
+        listener: Listener,
+        clock: Clock,
+        response_cap: int,
+        external_extensions: Sequence[str],
+        open_socket: OpenSocket | None,
+    ) -> RuntimeApi: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fittings:
+    """``spawn`` runs a coroutine as a task of the node's and keeps hold of it. Without ``open_api`` no process inside finds an API."""
+
+    driver: SandboxDriver
+    clock: Clock
+    sink: LogSink
+    story: StoryRecorder
+    spec_for: SpecFor
+    runtime_version: RuntimeVersionOf
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    response_cap: int
+    stream_cap: int
+    init_timeout: float
+    open_api: OpenApi | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentInfo:
+    """One line of ``lambent ps``. ``since`` is when the state was entered, in epoch seconds."""
+
+    id: str
+    function: str  # unqualified ARN
+    version: str
+    tenant: str
+    state: str
+    since: float
+    invocations: int
+    memory_bytes: int  # the most it has used
+    log_stream: str
+
+
+def log_stream_name(version: FunctionVersion, environment_id: str, clock: Clock) -> str:
+    """``YYYY/MM/DD/[<version>]<32 hex>``; in a log group of the user's own the function's name precedes the bracket (contract 03 §8)."""
+    day = datetime.fromtimestamp(int(clock.now()), UTC).strftime("%Y/%m/%d")
+    own = version.log_group not in {"", f"/aws/lambda/{version.arn.name}"}
+    return f"{day}/{version.arn.name if own else ''}[{version.version}]{environment_id}"
