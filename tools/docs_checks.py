@@ -8,12 +8,19 @@ from dataclasses import fields
 import typer
 
 from lambent.cli.commands import app
-from lambent.settings import Credential, Limits, SandboxSettings, Settings
+from lambent.settings import Credential, ImageSettings, Limits, RegistryCredential, SandboxSettings, Settings
 from tools.code_checks import SOURCE, TOP
 
 ARCHITECTURE_LINES = 300
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
-_GROUPS = {"": Settings, "limits": Limits, "sandbox": SandboxSettings, "credentials": Credential}
+_GROUPS = {
+    "": Settings,
+    "limits": Limits,
+    "sandbox": SandboxSettings,
+    "images": ImageSettings,
+    "registries": RegistryCredential,
+    "credentials": Credential,
+}
 
 
 def settings_documented() -> list[str]:
