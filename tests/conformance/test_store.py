@@ -23,9 +23,11 @@ from lambent.store.contract import (
     ANY,
     Acknowledge,
     Append,
+    Counts,
     Delete,
     Enqueue,
     Entry,
+    Extend,
     Put,
     Record,
     Requeue,
@@ -279,6 +281,91 @@ def test_receipts_that_are_none_do_nothing(make):
             assert await store.commit(Acknowledge("q", receipt), Requeue("q", receipt, 0)) == [0, 0]
         assert await store.commit(Acknowledge("other", message.receipt)) == [0]
         assert await store.depth("q") == 1
+
+    make(scenario)
+
+
+def test_a_lease_can_be_extended_while_it_lasts(make):
+    async def scenario(store, clock):
+        await store.commit(Enqueue("q", b"one"))
+        (message,) = await store.lease("q", 1, clock.now(), 10)
+        assert message.first_leased_at == clock.now()
+        clock.advance(5)
+        assert await store.commit(Extend("q", message.receipt, clock.now() + 60)) == [1]
+        clock.advance(30)
+        assert await store.lease("q", 1, clock.now(), 10) == []
+        assert await store.commit(Extend("q", "1.9", 0), Extend("other", message.receipt, 0), Extend("q", "x", 0)) == [0, 0, 0]
+        clock.advance(31)
+        assert await store.commit(Extend("q", message.receipt, clock.now() + 60)) == [0]
+        (again,) = await store.lease("q", 1, clock.now(), 10)
+        assert (again.attempt, again.first_leased_at) == (2, message.first_leased_at)
+        assert await store.commit(Extend("q", message.receipt, 9e9), Acknowledge("q", again.receipt)) == [0, 1]
+
+    make(scenario)
+
+
+def test_messages_of_a_group_keep_their_order_and_hold_one_another_back(make):
+    async def scenario(store, clock):
+        names = [(b"a1", "a"), (b"b1", "b"), (b"a2", "a"), (b"x", ""), (b"a3", "a"), (b"b2", "b"), (b"y", "")]
+        await store.commit(*[Enqueue("q", body, 0.0, group) for body, group in names])
+        first = await store.lease("q", 1, clock.now(), 30, ordered=True)
+        assert [(held.body, held.group) for held in first] == [(b"a1", "a")]
+        rest = await store.lease("q", 9, clock.now(), 30, ordered=True)
+        assert [held.body for held in rest] == [b"b1", b"x", b"b2", b"y"]
+        assert await store.lease("q", 9, clock.now(), 30, ordered=True) == []
+        clock.advance(1)
+        assert await store.commit(Requeue("q", first[0].receipt, 0), Acknowledge("q", rest[0].receipt)) == [1, 1]
+        assert [held.body for held in await store.lease("q", 9, clock.now(), 30, ordered=True)] == [b"a1", b"a2", b"a3"]
+        assert await store.lease("q", 9, clock.now() + 28, 30, ordered=True) == []
+        assert len(await store.lease("q", 9, clock.now() + 29, 30, ordered=True)) == 3
+
+    make(scenario)
+
+
+def test_a_delayed_message_holds_back_its_group_and_no_other(make):
+    async def scenario(store, clock):
+        later = clock.now() + 5
+        await store.commit(
+            Enqueue("q", b"a1", later, "a"), Enqueue("q", b"a2", 0.0, "a"), Enqueue("q", b"b", 0.0, "b"), Enqueue("r", b"a", 0, "a")
+        )
+        assert [held.body for held in await store.lease("q", 9, clock.now(), 30, ordered=True)] == [b"b"]
+        assert [held.body for held in await store.lease("r", 9, clock.now(), 30, ordered=True)] == [b"a"]
+        assert [held.body for held in await store.lease("q", 9, later, 30, ordered=True)] == [b"a1", b"a2"]
+
+    make(scenario)
+
+
+def test_what_is_on_a_queue_can_be_counted_seen_dropped_and_purged(make):
+    async def scenario(store, clock):
+        now = clock.now()
+        assert await store.counts("q", now) == Counts(0, 0, 0)
+        assert await store.due("q") is None
+        await store.commit(
+            Enqueue("q", b"a"), Enqueue("q", b"b", 0.0, "g"), Enqueue("q", b"c", now + 50), Enqueue("p/1", b"d"), Enqueue("p/2", b"e")
+        )
+        assert await store.due("q") == now
+        (held,) = await store.lease("q", 1, now, 20)
+        assert await store.counts("q", now) == Counts(1, 1, 1)
+        assert await store.counts("q", now + 30) == Counts(2, 0, 1)
+        seen = await store.peek("q")
+        assert [(each.body, each.attempt, each.group, each.leased) for each in seen] == [
+            (b"a", 1, "", True),
+            (b"b", 0, "g", False),
+            (b"c", 0, "", False),
+        ]
+        assert await store.peek("q", 1, seen[0].position) == [seen[1]]
+        assert await store.queues() == ["p/1", "p/2", "q"]
+        assert await store.queues("p/") == ["p/1", "p/2"]
+        assert await store.drop("q", seen[0].position) is True
+        assert await store.drop("q", seen[0].position) is False
+        assert await store.drop("p/1", seen[1].position) is False
+        assert await store.commit(Acknowledge("q", held.receipt)) == [0]
+        assert await store.purge("q", 1) == 1
+        assert [each.body for each in await store.peek("q")] == [b"c"]
+        assert await store.due("q") == now + 50
+        assert await store.purge("q") == 1
+        assert await store.purge("q") == 0
+        assert await store.queues() == ["p/1", "p/2"]
 
     make(scenario)
 

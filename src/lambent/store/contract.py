@@ -74,11 +74,15 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """Put ``body`` on ``queue``, visible from wall time ``visible_at`` (seconds; 0 is at once)."""
+    """Put ``body`` on ``queue``, visible from wall time ``visible_at`` (seconds; 0 is at once).
+
+    Messages of one ``group`` (other than "") keep their order where they are leased with ``ordered``.
+    """
 
     queue: str
     body: bytes
     visible_at: float = 0.0
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,16 @@ class Requeue:
     visible_at: float
 
 
-Mutation = Put | Delete | Append | Enqueue | Acknowledge | Requeue
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Move the end of a lease to ``visible_at``; the receipt stays good. Does nothing once the lease has ended."""
+
+    queue: str
+    receipt: str
+    visible_at: float
+
+
+Mutation = Put | Delete | Append | Enqueue | Acknowledge | Requeue | Extend
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +124,36 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One leased message; ``attempt`` counts its leases from 1."""
+    """One leased message; ``attempt`` counts its leases from 1, ``first_leased_at`` is when the first of them began."""
 
     receipt: str
     body: bytes
     attempt: int
     enqueued_at: float
+    group: str = ""
+    first_leased_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """A message as it lies on its queue; ``leased`` says whether somebody holds it."""
+
+    position: int
+    body: bytes
+    attempt: int
+    enqueued_at: float
+    visible_at: float
+    group: str
+    leased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is on a queue: to be had at once, leased, and not due yet."""
+
+    visible: int
+    leased: int
+    delayed: int
 
 
 class Store(Protocol):
@@ -143,11 +180,37 @@ class Store(Protocol):
         """Drop the entries of ``topic`` up to and with position ``through``."""
         ...
 
-    async def lease(self, queue: str, limit: int, now: float, visibility: float) -> list[Message]:
-        """Lease up to ``limit`` visible messages, oldest first, until ``now + visibility``."""
+    async def lease(self, queue: str, limit: int, now: float, visibility: float, ordered: bool = False) -> list[Message]:
+        """Lease up to ``limit`` visible messages, oldest first, until ``now + visibility``.
+
+        With ``ordered`` they come in the order of enqueueing, and a message with a group only if no earlier one of its group is held
+        back (leased or not due) at ``now``; several of one group may come at once.
+        """
+        ...
+
+    async def peek(self, queue: str, limit: int = 100, after: int = 0) -> list[Peek]:
+        """Look without leasing: messages in the order of enqueueing, from beyond position ``after``."""
+        ...
+
+    async def drop(self, queue: str, position: int) -> bool:
+        """Take a message off its queue, leased or not. Whether it was there."""
+        ...
+
+    async def purge(self, queue: str, limit: int = 10_000) -> int:
+        """Take up to ``limit`` messages off, leased or not, oldest first; how many it were."""
         ...
 
     async def depth(self, queue: str) -> int: ...
+
+    async def counts(self, queue: str, now: float) -> Counts: ...
+
+    async def due(self, queue: str) -> float | None:
+        """When the first message of ``queue`` is to be had (a time that may have passed); ``None`` where there is none."""
+        ...
+
+    async def queues(self, prefix: str = "") -> list[str]:
+        """Names of the queues that hold messages, in byte order."""
+        ...
 
 
 class Blobs(Protocol):

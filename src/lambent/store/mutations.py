@@ -15,11 +15,14 @@ from lambent.store.contract import (
     ANY,
     Acknowledge,
     Append,
+    Counts,
     Delete,
     Enqueue,
     Entry,
+    Extend,
     Message,
     Mutation,
+    Peek,
     Put,
     Record,
     Requeue,
@@ -40,12 +43,14 @@ def bind(mutation: Mutation, now: float) -> Change:
             return partial(_delete, kind, key, expected)
         case Append(topic, body):
             return partial(_append, topic, bytes(body))
-        case Enqueue(queue, body, visible_at):
-            return partial(_enqueue, queue, bytes(body), visible_at, now)
+        case Enqueue(queue, body, visible_at, group):
+            return partial(_enqueue, queue, bytes(body), visible_at, group, now)
         case Acknowledge(queue, receipt):
             return partial(_acknowledge, queue, receipt)
         case Requeue(queue, receipt, visible_at):
             return partial(_requeue, queue, receipt, visible_at, now)
+        case Extend(queue, receipt, visible_at):
+            return partial(_extend, queue, receipt, visible_at, now)
 
 
 def _expect(connection: sqlite3.Connection, kind: str, key: str, expected: int) -> int:
@@ -78,10 +83,10 @@ def _append(topic: str, body: bytes, connection: sqlite3.Connection) -> int:
     return position
 
 
-def _enqueue(queue: str, body: bytes, visible_at: float, now: float, connection: sqlite3.Connection) -> int:
+def _enqueue(queue: str, body: bytes, visible_at: float, group: str, now: float, connection: sqlite3.Connection) -> int:
     cursor = connection.execute(
-        "INSERT INTO messages (queue, body, enqueued_at, visible_at, since) VALUES (?, ?, ?, ?, ?)",
-        (queue, body, now, visible_at, max(visible_at, now)),
+        "INSERT INTO messages (queue, body, enqueued_at, visible_at, since, grp) VALUES (?, ?, ?, ?, ?, ?)",
+        (queue, body, now, visible_at, max(visible_at, now), group),
     )
     return cursor.lastrowid or 0
 
@@ -104,19 +109,45 @@ def _requeue(queue: str, receipt: str, visible_at: float, now: float, connection
     return connection.execute(sql, (visible_at, max(visible_at, now), position, queue, attempt)).rowcount
 
 
-def lease(queue: str, limit: int, now: float, visibility: float, latest: float, connection: sqlite3.Connection) -> list[Message]:
+def _extend(queue: str, receipt: str, visible_at: float, now: float, connection: sqlite3.Connection) -> int:
+    position, attempt = _receipt(receipt)
+    sql = "UPDATE messages SET visible_at = ?, since = ? WHERE position = ? AND queue = ? AND lease = ? AND lease > 0 AND visible_at > ?"
+    return connection.execute(sql, (visible_at, max(visible_at, now), position, queue, attempt, now)).rowcount
+
+
+_LEASED = "SELECT position, body, enqueued_at, attempt, grp, first_leased FROM messages AS m WHERE queue = ? AND visible_at <= ?"
+_FREE = (
+    " AND (grp = '' OR NOT EXISTS (SELECT 1 FROM messages AS b"
+    " WHERE b.queue = m.queue AND b.grp = m.grp AND b.grp != '' AND b.position < m.position AND b.visible_at > ?))"
+)
+
+
+def lease(
+    queue: str, limit: int, now: float, visibility: float, latest: float, ordered: bool, connection: sqlite3.Connection
+) -> list[Message]:
     """``latest`` bounds the search: nothing that is visible at ``now`` became visible after it, by any clock we have."""
-    rows = connection.execute(
-        "SELECT position, body, enqueued_at, attempt FROM messages"
-        " WHERE queue = ? AND since <= ? AND visible_at <= ? ORDER BY since, position LIMIT ?",
-        (queue, latest, now, limit),
-    ).fetchall()
+    if ordered:
+        rows = connection.execute(f"{_LEASED}{_FREE} ORDER BY position LIMIT ?", (queue, now, now, limit)).fetchall()
+    else:
+        rows = connection.execute(f"{_LEASED} AND since <= ? ORDER BY since, position LIMIT ?", (queue, now, latest, limit)).fetchall()
     until = now + visibility
     connection.executemany(
-        "UPDATE messages SET attempt = attempt + 1, lease = attempt + 1, visible_at = ?, since = ? WHERE position = ?",
-        [(until, until, row[0]) for row in rows],
+        "UPDATE messages SET attempt = attempt + 1, lease = attempt + 1, visible_at = ?, since = ?, first_leased = ? WHERE position = ?",
+        [(until, until, row[5] or now, row[0]) for row in rows],
     )
-    return [Message(f"{position}.{attempt + 1}", body, attempt + 1, enqueued_at) for position, body, enqueued_at, attempt in rows]
+    return [
+        Message(f"{position}.{attempt + 1}", body, attempt + 1, enqueued_at, group, first or now)
+        for position, body, enqueued_at, attempt, group, first in rows
+    ]
+
+
+def drop(queue: str, position: int, connection: sqlite3.Connection) -> int:
+    return connection.execute("DELETE FROM messages WHERE position = ? AND queue = ?", (position, queue)).rowcount
+
+
+def purge(queue: str, limit: int, connection: sqlite3.Connection) -> int:
+    sql = "DELETE FROM messages WHERE position IN (SELECT position FROM messages WHERE queue = ? ORDER BY position LIMIT ?)"
+    return connection.execute(sql, (queue, limit)).rowcount
 
 
 def truncate(topic: str, through: int, connection: sqlite3.Connection) -> int:
@@ -160,3 +191,37 @@ def read(connection: sqlite3.Connection, topic: str, after: int, limit: int) -> 
 def depth(connection: sqlite3.Connection, queue: str) -> int:
     count: int = connection.execute("SELECT count(*) FROM messages WHERE queue = ?", (queue,)).fetchone()[0]
     return count
+
+
+def peek(connection: sqlite3.Connection, queue: str, limit: int, after: int, now: float) -> list[Peek]:
+    sql = (
+        "SELECT position, body, attempt, enqueued_at, visible_at, grp, lease FROM messages"
+        " WHERE queue = ? AND position > ? ORDER BY position LIMIT ?"
+    )
+    rows = connection.execute(sql, (queue, after, limit))
+    return [
+        Peek(position, body, attempt, enqueued_at, visible_at, group, lease > 0 and visible_at > now)
+        for position, body, attempt, enqueued_at, visible_at, group, lease in rows
+    ]
+
+
+def counts(connection: sqlite3.Connection, queue: str, now: float) -> Counts:
+    sql = "SELECT count(*), total(visible_at <= ?1), total(visible_at > ?1 AND lease > 0) FROM messages WHERE queue = ?2"
+    total, visible, leased = map(int, connection.execute(sql, (now, queue)).fetchone())
+    return Counts(visible, leased, total - visible - leased)
+
+
+def due(connection: sqlite3.Connection, queue: str) -> float | None:
+    found: float | None = connection.execute("SELECT min(since) FROM messages WHERE queue = ?", (queue,)).fetchone()[0]
+    return found
+
+
+def queues(connection: sqlite3.Connection, prefix: str) -> list[str]:
+    """Jumps from name to name in the index, so that a million messages cost no more than their queues."""
+    names: list[str] = []
+    sql = "SELECT min(queue) FROM messages WHERE queue >= ?"
+    found = connection.execute(sql, (prefix,)).fetchone()[0]
+    while found is not None and found.startswith(prefix):
+        names.append(found)
+        found = connection.execute("SELECT min(queue) FROM messages WHERE queue > ?", (found,)).fetchone()[0]
+    return names

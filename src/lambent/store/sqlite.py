@@ -19,10 +19,11 @@ from typing import TypeVar
 from lambent.clock import Clock
 from lambent.store import mutations as tables
 from lambent.store.connection import connect, sync_directory, unavailable
-from lambent.store.contract import Entry, Message, Mutation, Record, StoreUnavailable
+from lambent.store.contract import Counts, Entry, Message, Mutation, Peek, Record, StoreUnavailable
 from lambent.store.file_lock import FileLock
 from lambent.store.group_commit import GroupCommit
 from lambent.store.schema import migrate
+from lambent.store.sqlite_engine import SqliteEngine
 
 T = TypeVar("T")
 
@@ -34,7 +35,8 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self._lock = FileLock(path)
-        self._writer = GroupCommit(f"store {path.name}", partial(connect, path, "FULL"))
+        name = f"store {path.name}"
+        self._writer = GroupCommit(name, SqliteEngine(name, partial(connect, path, "FULL")))
         self._reader: sqlite3.Connection | None = None
         self._readers: ThreadPoolExecutor | None = None
 
@@ -73,13 +75,33 @@ class SqliteStore:
     async def truncate(self, topic: str, through: int) -> None:
         await self._writer.submit(partial(tables.truncate, topic, through))
 
-    async def lease(self, queue: str, limit: int, now: float, visibility: float) -> list[Message]:
+    async def lease(self, queue: str, limit: int, now: float, visibility: float, ordered: bool = False) -> list[Message]:
         latest = max(now, self._clock.now())
-        messages: list[Message] = await self._writer.submit(partial(tables.lease, queue, limit, now, visibility, latest))
+        messages: list[Message] = await self._writer.submit(partial(tables.lease, queue, limit, now, visibility, latest, ordered))
         return messages
+
+    async def peek(self, queue: str, limit: int = 100, after: int = 0) -> list[Peek]:
+        now = self._clock.now()
+        return await self._ask(lambda connection: tables.peek(connection, queue, limit, after, now))
+
+    async def drop(self, queue: str, position: int) -> bool:
+        return bool(await self._writer.submit(partial(tables.drop, queue, position)))
+
+    async def purge(self, queue: str, limit: int = 10_000) -> int:
+        dropped: int = await self._writer.submit(partial(tables.purge, queue, limit))
+        return dropped
 
     async def depth(self, queue: str) -> int:
         return await self._ask(lambda connection: tables.depth(connection, queue))
+
+    async def counts(self, queue: str, now: float) -> Counts:
+        return await self._ask(lambda connection: tables.counts(connection, queue, now))
+
+    async def due(self, queue: str) -> float | None:
+        return await self._ask(lambda connection: tables.due(connection, queue))
+
+    async def queues(self, prefix: str = "") -> list[str]:
+        return await self._ask(lambda connection: tables.queues(connection, prefix))
 
     async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         reader, readers = self._reader, self._readers

@@ -12,11 +12,14 @@ from lambent.store.contract import (
     ANY,
     Acknowledge,
     Append,
+    Counts,
     Delete,
     Enqueue,
     Entry,
+    Extend,
     Message,
     Mutation,
+    Peek,
     Put,
     Record,
     Requeue,
@@ -36,6 +39,8 @@ class _Held:
     since: float
     attempt: int = 0
     lease: int = 0
+    group: str = ""
+    first_leased: float = 0.0
 
 
 @dataclass(slots=True)
@@ -94,17 +99,76 @@ class MemoryStore:
         for position in [position for position in entries if position <= through]:
             del entries[position]
 
-    async def lease(self, queue: str, limit: int, now: float, visibility: float) -> list[Message]:
+    async def lease(self, queue: str, limit: int, now: float, visibility: float, ordered: bool = False) -> list[Message]:
         self._check()
-        visible = [held for held in self._queues.get(queue, {}).values() if held.visible_at <= now]
-        visible.sort(key=lambda held: (held.since, held.position))
+        visible = self._in_order(queue, now) if ordered else self._by_age(queue, now)
         messages = []
         for held in visible[:limit]:
             held.attempt += 1
             held.lease = held.attempt
             held.visible_at = held.since = now + visibility
-            messages.append(Message(f"{held.position}.{held.attempt}", held.body, held.attempt, held.enqueued_at))
+            held.first_leased = held.first_leased or now
+            receipt = f"{held.position}.{held.attempt}"
+            messages.append(Message(receipt, held.body, held.attempt, held.enqueued_at, held.group, held.first_leased))
         return messages
+
+    def _by_age(self, queue: str, now: float) -> list[_Held]:
+        visible = [held for held in self._queues.get(queue, {}).values() if held.visible_at <= now]
+        return sorted(visible, key=lambda held: (held.since, held.position))
+
+    def _in_order(self, queue: str, now: float) -> list[_Held]:
+        blocked: set[str] = set()
+        free = []
+        for held in sorted(self._queues.get(queue, {}).values(), key=lambda held: held.position):
+            if held.visible_at > now:
+                blocked.add(held.group)
+            elif not held.group or held.group not in blocked:
+                free.append(held)
+        return free
+
+    async def peek(self, queue: str, limit: int = 100, after: int = 0) -> list[Peek]:
+        self._check()
+        now = self._clock.now()
+        found = sorted((held for held in self._queues.get(queue, {}).values() if held.position > after), key=lambda held: held.position)
+        return [
+            Peek(
+                each.position,
+                each.body,
+                each.attempt,
+                each.enqueued_at,
+                each.visible_at,
+                each.group,
+                each.lease > 0 and each.visible_at > now,
+            )
+            for each in found[:limit]
+        ]
+
+    async def drop(self, queue: str, position: int) -> bool:
+        self._check()
+        return self._queues.get(queue, {}).pop(position, None) is not None
+
+    async def purge(self, queue: str, limit: int = 10_000) -> int:
+        self._check()
+        messages = self._queues.get(queue, {})
+        dropped = sorted(messages)[:limit]
+        for position in dropped:
+            del messages[position]
+        return len(dropped)
+
+    async def counts(self, queue: str, now: float) -> Counts:
+        self._check()
+        held = list(self._queues.get(queue, {}).values())
+        visible = sum(each.visible_at <= now for each in held)
+        leased = sum(each.visible_at > now and each.lease > 0 for each in held)
+        return Counts(visible, leased, len(held) - visible - leased)
+
+    async def due(self, queue: str) -> float | None:
+        self._check()
+        return min((each.since for each in self._queues.get(queue, {}).values()), default=None)
+
+    async def queues(self, prefix: str = "") -> list[str]:
+        self._check()
+        return sorted(name for name, messages in self._queues.items() if messages and name.startswith(prefix))
 
     async def depth(self, queue: str) -> int:
         self._check()
@@ -122,8 +186,8 @@ class MemoryStore:
                 return self._delete(kind, key, expected, undo)
             case Append(topic, body):
                 return self._append(topic, bytes(body), undo)
-            case Enqueue(queue, body, visible_at):
-                return self._enqueue(queue, bytes(body), visible_at, undo)
+            case Enqueue(queue, body, visible_at, group):
+                return self._enqueue(queue, bytes(body), visible_at, group, undo)
             case Acknowledge(queue, receipt):
                 held = self._leased(queue, receipt)
                 if held is None:
@@ -134,6 +198,8 @@ class MemoryStore:
                 return 1
             case Requeue(queue, receipt, visible_at):
                 return self._requeue(queue, receipt, visible_at, undo)
+            case Extend(queue, receipt, visible_at):
+                return self._extend(queue, receipt, visible_at, undo)
 
     def _expect(self, kind: str, key: str, expected: int) -> tuple[str, int] | None:
         found = self._documents.setdefault(kind, {}).get(key)
@@ -172,12 +238,12 @@ class MemoryStore:
         undo.append(back)
         return position
 
-    def _enqueue(self, queue: str, body: bytes, visible_at: float, undo: list[Callable[[], object]]) -> int:
+    def _enqueue(self, queue: str, body: bytes, visible_at: float, group: str, undo: list[Callable[[], object]]) -> int:
         now = self._clock.now()
         self._position += 1
         position = self._position
         messages = self._queues.setdefault(queue, {})
-        messages[position] = _Held(position, body, now, visible_at, max(visible_at, now))
+        messages[position] = _Held(position, body, now, visible_at, max(visible_at, now), group=group)
         undo.append(lambda: messages.pop(position))
         return position
 
@@ -192,6 +258,20 @@ class MemoryStore:
 
         undo.append(back)
         held.lease, held.visible_at, held.since = 0, visible_at, max(visible_at, self._clock.now())
+        return 1
+
+    def _extend(self, queue: str, receipt: str, visible_at: float, undo: list[Callable[[], object]]) -> int:
+        held = self._leased(queue, receipt)
+        now = self._clock.now()
+        if held is None or held.visible_at <= now:
+            return 0
+        before = (held.visible_at, held.since)
+
+        def back() -> None:
+            held.visible_at, held.since = before
+
+        undo.append(back)
+        held.visible_at, held.since = visible_at, max(visible_at, now)
         return 1
 
     def _leased(self, queue: str, receipt: str) -> _Held | None:

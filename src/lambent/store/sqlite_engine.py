@@ -1,0 +1,78 @@
+"""How a group of jobs becomes one SQLite transaction.
+
+A job is a function of the connection. Each runs inside a SAVEPOINT, so one that refuses is rolled back to it alone. When the database
+itself fails, everything is rolled back and the group is tried again job by job, so that the one that was too big for the disk fails alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lambent.errors import LambentError
+from lambent.store.contract import StoreUnavailable
+from lambent.store.group_commit import Ticket
+
+Job = Callable[[sqlite3.Connection], Any]
+
+_REFUSALS = (LambentError, sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError, TypeError, OverflowError)
+
+
+class SqliteEngine:
+    """``group_commit.Engine`` on one connection. ``connect`` is called in the writer's thread, whenever a connection has become useless."""
+
+    def __init__(self, name: str, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._name = name
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None
+
+    def run(self, group: Sequence[Ticket]) -> None:
+        if not self._attempt(group) and len(group) > 1:
+            for ticket in group:
+                self._attempt([ticket])
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _attempt(self, group: Sequence[Ticket]) -> bool:
+        """One transaction. False if the database failed, in which case nothing of the group stands and each has the error."""
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")
+            for ticket in group:
+                self._run(connection, ticket)
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            self._roll_back()
+            for ticket in group:
+                failure = StoreUnavailable(f"{self._name}: {error}")
+                failure.__cause__ = error
+                ticket.fill(None, failure)
+            return False
+        return True
+
+    @staticmethod
+    def _run(connection: sqlite3.Connection, ticket: Ticket) -> None:
+        connection.execute("SAVEPOINT one")
+        try:
+            ticket.fill(ticket.job(connection))
+        except _REFUSALS as error:
+            ticket.fill(None, error)
+            connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+
+    def _roll_back(self) -> None:
+        connection = self._connection
+        if connection is None or not connection.in_transaction:  # SQLite itself rolls back on some errors
+            return
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self.close()
