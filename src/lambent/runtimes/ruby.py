@@ -90,7 +90,7 @@ def find(runtime: str, configured: Sequence[str], environ: Mapping[str, str]) ->
     minor = runtime.removeprefix("ruby")
     found = f"; it has Ruby {', '.join(dict.fromkeys(other))}" if other else ""
     return (
-        f"no Ruby {minor} is on this machine{found}. Install Ruby {minor}, "
+        f"Lambent found no Ruby {minor} on this machine{found}. Install Ruby {minor}, "
         f'or name a binary of your choice for it in [sandbox] interpreters: "{runtime}=/path/to/ruby"'
     )
 
