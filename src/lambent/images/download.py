@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lambent.images.faults import UNREACHABLE, ImageFault, invalid
@@ -18,11 +19,11 @@ FRUITLESS = 3  # attempts in a row without one new byte
 CHUNK = 1 << 20
 
 
-def fetch(source: Source, blob: Blob, path: Path) -> None:
-    """Raises ``ImageFault``, and ``OSError`` where this machine fails."""
+def fetch(source: Source, blob: Blob, path: Path, go_on: Callable[[], None] = lambda: None) -> None:
+    """``go_on`` is called for each piece and may raise to stop. Raises ``ImageFault``, and ``OSError`` where this machine fails."""
     resumed = path.exists()
     while True:
-        _complete(source, blob, path)
+        _complete(source, blob, path, go_on)
         if _hash(path) == blob.digest:
             return
         path.unlink()
@@ -45,12 +46,12 @@ def fetch_small(source: Source, blob: Blob) -> bytes:
     return bytes(content)
 
 
-def _complete(source: Source, blob: Blob, path: Path) -> None:
+def _complete(source: Source, blob: Blob, path: Path, go_on: Callable[[], None]) -> None:
     fruitless = 0
     while True:
         before = _size(path)
         try:
-            _append(source, blob, path, before)
+            _append(source, blob, path, before, go_on)
             return
         except ImageFault as fault:
             if fault.code != UNREACHABLE:
@@ -60,7 +61,7 @@ def _complete(source: Source, blob: Blob, path: Path) -> None:
                 raise
 
 
-def _append(source: Source, blob: Blob, path: Path, offset: int) -> None:
+def _append(source: Source, blob: Blob, path: Path, offset: int, go_on: Callable[[], None]) -> None:
     if offset > blob.size:
         os.truncate(path, 0)
         offset = 0
@@ -72,6 +73,7 @@ def _append(source: Source, blob: Blob, path: Path, offset: int) -> None:
         file.seek(start)
         size = start
         for piece in pieces:
+            go_on()
             size += len(piece)
             if size > blob.size:
                 raise invalid(f"{blob.digest} is larger than the manifest says")

@@ -63,11 +63,11 @@ class Budget:
             raise invalid("the image is larger than the limit, unpacked")
 
 
-def unpack(source: IO[bytes], target: Path, diff_id: str, budget: Budget) -> int:
+def unpack(source: IO[bytes], target: Path, diff_id: str, budget: Budget, go_on: Callable[[], None] = lambda: None) -> int:
     """Unpack the layer in ``source`` into the existing, empty folder ``target``, and flush it to the disk; gives the bytes of its files.
 
     Raises ``ImageFault`` for what is wrong with the layer, ``OSError`` for what is wrong with this machine; what was written until then is
-    the caller's to remove.
+    the caller's to remove. ``go_on`` is called for each entry and may raise to stop.
     """
     before = budget.size
     stream = Inflated(source, budget.size + budget.entries * OVERHEAD)
@@ -75,6 +75,7 @@ def unpack(source: IO[bytes], target: Path, diff_id: str, budget: Budget) -> int
     try:
         with tarfile.open(fileobj=cast(IO[bytes], Forward(stream)), mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (entry := archive.next()) is not None:
+                go_on()
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                 work.add(entry, archive)
     except _BROKEN as error:

@@ -22,7 +22,7 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 ACCEPTED = (OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST)
 MAX_DOCUMENT = 4 << 20  # bytes of a manifest or configuration, the most that registries take
-MAX_LAYERS = 500
+MAX_LAYERS = 127  # as many as Docker takes
 MAX_VARIABLES = 32_768  # bytes of all variables of an image
 
 _COMPRESSION = {

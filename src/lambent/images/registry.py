@@ -29,10 +29,11 @@ from lambent.images.manifest import ACCEPTED, MAX_DOCUMENT, Blob, digest_of
 from lambent.images.registry_keys import Key
 
 CHUNK = 1 << 18
-PATIENCE = urllib3.Timeout(connect=10.0, read=60.0)
+PATIENCE = urllib3.Timeout(connect=10.0, read=30.0)
 RETRIES = urllib3.Retry(
-    total=5,
+    total=3,
     connect=2,
+    read=1,
     redirect=5,
     status_forcelist=(429, 500, 502, 503, 504),
     backoff_factor=0.3,
