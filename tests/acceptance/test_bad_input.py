@@ -209,7 +209,7 @@ def test_several_mistakes_are_told_at_once(server):
 def test_a_runtime_that_this_machine_lacks_names_the_interpreter(server):
     from lambent.runtimes.catalogue import Catalogue
 
-    present = {interpreter.runtime for interpreter in Catalogue().installed()}
+    present = {interpreter.runtime for interpreter in Catalogue().interpreters()}
     lacking = [f"python3.{minor}" for minor in range(8, 15) if f"python3.{minor}" not in present]
     if not lacking:
         pytest.skip("every supported interpreter is installed here")

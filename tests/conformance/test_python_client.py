@@ -27,7 +27,7 @@ from lambent.runtimes.environment_variables import Places, environment_variables
 from lambent.runtimes.interpreter import Interpreter
 from lambent.runtimes.packages import has_sdk, runtime_packages
 
-INTERPRETERS = list({each.executable: each for each in (*Catalogue().installed(), *Catalogue(["/usr/bin"]).installed())}.values())
+INTERPRETERS = list({each.executable: each for each in (*Catalogue().interpreters(), *Catalogue(["/usr/bin"]).interpreters())}.values())
 HANG_S = 60.0
 STREAM = "2026/11/21/[$LATEST]0123456789abcdef0123456789abcdef"
 

@@ -55,7 +55,7 @@ def test_with_egress(name: str) -> None:
     run("namespaces", suite.SCENARIOS[name][0], egress="auto")
 
 
-@pytest.mark.parametrize("interpreter", Catalogue().installed(), ids=lambda interpreter: interpreter.runtime)
+@pytest.mark.parametrize("interpreter", Catalogue().interpreters(), ids=lambda interpreter: interpreter.runtime)
 @pytest.mark.parametrize("isolation", ["namespaces", "process"])
 def test_every_interpreter(isolation: str, interpreter: object) -> None:
     run(isolation, suite.answers, interpreter.runtime)  # type: ignore[attr-defined]

@@ -13,8 +13,9 @@ import pytest
 
 from lambent.errors import ClientFault
 from lambent.runtimes.catalogue import Catalogue
-from lambent.runtimes.identifiers import SUPPORTED
+from lambent.runtimes.identifiers import FAMILIES
 from lambent.runtimes.interpreter import Interpreter, ask
+from lambent.runtimes.plan import RuntimePlan
 from lambent.runtimes.search import candidates, searched
 from lambent.runtimes.versions import runtime_version
 
@@ -108,7 +109,7 @@ def test_programs_that_are_no_usable_interpreter_are_told_apart(tmp_path):
 
 
 def test_a_name_may_lie(tmp_path, monkeypatch):
-    monkeypatch.setattr("lambent.runtimes.search._patterns", lambda environ: [])
+    monkeypatch.setattr("lambent.runtimes.search._patterns", lambda environ, habitat: [])
     other = "python3.8" if MINOR != "python3.8" else "python3.9"
     catalogue = Catalogue([str(link(tmp_path / other))], {})
     assert catalogue.find(MINOR).executable == REAL  # a configured binary may have any name
@@ -135,12 +136,12 @@ def test_every_interpreter_is_asked_once_and_only_when_needed(monkeypatch):
     found = catalogue.find(MINOR)
     assert found.executable == REAL
     assert catalogue.find(MINOR) is found is catalogue.known(MINOR)
-    assert catalogue.installed().count(found) == 1
+    assert catalogue.interpreters().count(found) == 1
     assert len(asked) == len(set(asked))
 
 
 def test_a_missing_interpreter_is_named_with_what_to_do_and_found_once_it_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("lambent.runtimes.search._patterns", lambda environ: [str(tmp_path)])
+    monkeypatch.setattr("lambent.runtimes.search._patterns", lambda environ, habitat: [str(tmp_path)])
     catalogue = Catalogue((), {})
     with pytest.raises(ClientFault) as refused:
         catalogue.find(MINOR)
@@ -150,13 +151,13 @@ def test_a_missing_interpreter_is_named_with_what_to_do_and_found_once_it_is_the
         f"Lambent found no CPython {version} on this machine for runtime {MINOR}: install {MINOR} (or pyenv install {version}), "
         "or name it under [sandbox] interpreters; `lambent doctor` lists what was searched."
     )
-    assert catalogue.installed() == []
+    assert catalogue.interpreters() == []
     link(tmp_path / MINOR)
     assert catalogue.find(MINOR).executable == REAL
-    assert [each.runtime for each in catalogue.installed()] == [MINOR]
+    assert [each.runtime for each in catalogue.interpreters()] == [MINOR]
 
 
-@pytest.mark.parametrize("name", ["go1.x", "nodejs22.x", "nonsense"])
+@pytest.mark.parametrize("name", ["go1.x", "custom", "nonsense"])
 def test_names_are_judged_before_the_machine_is_searched(monkeypatch, name):
     monkeypatch.setattr("lambent.runtimes.search.candidates", lambda *_: pytest.fail("searched"))
     with pytest.raises(ClientFault):
@@ -165,9 +166,9 @@ def test_names_are_judged_before_the_machine_is_searched(monkeypatch, name):
 
 def test_this_machine():
     catalogue = Catalogue()
-    installed = catalogue.installed()
+    installed = catalogue.interpreters()
     assert MINOR in [each.runtime for each in installed]
-    assert [each.runtime for each in installed] == [name for name in SUPPORTED if name in {each.runtime for each in installed}]
+    assert [each.runtime for each in installed] == [name for name in FAMILIES["python"] if name in {each.runtime for each in installed}]
     for each in installed:
         answer = subprocess.run(
             [each.executable, "-c", "import sys; print(sys.prefix, *sys.version_info[:3])"], capture_output=True, check=True
@@ -185,3 +186,39 @@ def test_a_version_is_named_by_what_it_is_made_of():
     assert runtime_version(made(), "eu-west-1") == one
     assert runtime_version(made((3, 12, 2)), "eu-west-1").arn != one.arn
     assert runtime_version(made(), "cn-north-1", "aws-cn").arn == f"arn:aws-cn:lambda:cn-north-1::runtime:{digest}"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "version", "text"),
+    [
+        ("python3.12", "3.12.4", "python:3.12.v4"),
+        ("nodejs20.x", "20.18.1", "nodejs:20.v18"),
+        ("java8.al2", "1.8.0_452", "java:8.al2.v0"),
+        ("java25", "25", "java:25.v1"),
+        ("java11.al2023", "11.0.20", "java:11.al2023.v0"),
+        ("ruby3.4", "3.4.2", "ruby:3.4.v2"),
+        ("dotnet8", "8.0.11", "dotnet:8.v0"),
+        ("provided.al2023", "", "provided:al2023.v1"),
+    ],
+)
+def test_versions_are_printed_as_on_aws(runtime, version, text):
+    assert runtime_version(RuntimePlan(runtime, version, "frames"), "eu-west-1").text == text
+
+
+def test_a_plan_tells_how_a_python_is_wrapped():
+    plan = Catalogue([REAL], {}).plan(MINOR)
+    assert (plan.runtime, plan.transport, plan.argv, plan.prefix) == (MINOR, "frames", (), sys.base_prefix)
+    assert plan.wrapped == (f"/var/lang/bin/{MINOR}", "/var/runtime/lambent_runtime_client.py", "--channel-fd", "3")
+    assert {"awslambdaric", "lambent_runtime_client.py"} <= {name for name, _ in plan.runtime_dir}
+
+
+def test_a_missing_runtime_of_any_family_is_refused_in_the_finders_words(monkeypatch):
+    catalogue = Catalogue((), {})
+    monkeypatch.setattr("lambent.runtimes.nodejs.find", lambda *_: "there is no Node here")
+    with pytest.raises(ClientFault, match="there is no Node here"):
+        catalogue.plan("nodejs22.x")
+    made_up = RuntimePlan("nodejs22.x", "22.1.0", "frames")
+    monkeypatch.setattr("lambent.runtimes.nodejs.find", lambda *_: made_up)
+    assert catalogue.plan("nodejs22.x") is made_up
+    monkeypatch.setattr("lambent.runtimes.nodejs.find", lambda *_: "gone again")
+    assert catalogue.plan("nodejs22.x") is made_up  # an answer is kept

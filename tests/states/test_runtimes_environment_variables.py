@@ -96,3 +96,12 @@ def test_places_credentials_and_endpoint():
     assert environment["LD_LIBRARY_PATH"].endswith(":/r:/r/lib:/t:/t/lib:/opt/lib")
     assert (environment["AWS_LAMBDA_RUNTIME_API"], environment["AWS_ENDPOINT_URL"]) == ("127.0.0.1:1", "http://127.0.0.1:4566")
     assert [environment[f"AWS_{name}"] for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")] == ["ASIA", "s", "t"]
+
+
+def test_what_a_runtime_adds_a_function_may_override():
+    plain = version("nodejs22.x")
+    defaults = {"NODE_PATH": "/opt/nodejs/node_modules", "_HANDLER": "not.this"}
+    environment = environment_variables(plain, STREAM, defaults=defaults)
+    assert (environment["NODE_PATH"], environment["_HANDLER"], "PYTHONPATH" in environment) == (defaults["NODE_PATH"], "app.handler", False)
+    mine = environment_variables(version("nodejs22.x", NODE_PATH="/mine"), STREAM, defaults=defaults)
+    assert mine["NODE_PATH"] == "/mine"

@@ -494,9 +494,9 @@ def _exit_status(end: SystemExit) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """``--channel-fd N --handler H``: the runtime as a program of its own, for drivers without a zygote."""
+    """``--channel-fd N [--handler H]``: the runtime as a program of its own, for drivers without a zygote and for exec wrappers."""
     options = dict(zip(arguments[::2], arguments[1::2]))  # noqa: B905  (3.10)
-    serve(int(options["--channel-fd"]), options["--handler"])
+    serve(int(options["--channel-fd"]), options.get("--handler") or os.environ["_HANDLER"])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ reserves. The control plane refuses reserved names with ``reserved``; here they 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lambent.function_version import FunctionVersion
@@ -73,13 +73,18 @@ def environment_variables(
     initialization_type: str = "on-demand",
     log_format: str = "Text",
     log_level: str = "",
+    defaults: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The whole environment of the process that runs ``version``.
 
     ``credentials`` are by default those of the function's account. ``log_level`` counts only with ``log_format`` "JSON", as on AWS.
+    ``defaults`` are what the runtime adds and a function may override (``RuntimePlan.environment``).
     """
     places = places or Places()
     environment = _overridable(places, log_format, log_level)
+    if version.runtime.startswith("python"):
+        environment["PYTHONPATH"] = places.runtime_dir
+    environment.update(defaults or {})
     environment.update(version.environment)
     for name in RESERVED:
         environment.pop(name, None)
@@ -95,7 +100,6 @@ def _overridable(places: Places, log_format: str, log_level: str) -> dict[str, s
         "TZ": ":UTC",
         "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
         "LD_LIBRARY_PATH": f"/var/lang/lib:/lib64:/usr/lib64:{runtime}:{runtime}/lib:{task}:{task}/lib:/opt/lib",
-        "PYTHONPATH": runtime,
         "PWD": task,
         "SHLVL": "0",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",

@@ -54,6 +54,11 @@ class Interpreter:
     def version_text(self) -> str:
         return ".".join(map(str, self.version))
 
+    @property
+    def inner_executable(self) -> str:
+        """The path inside a sandbox, where ``prefix`` is ``/var/lang``."""
+        return self.executable if self.is_system else "/var/lang" + self.executable[len(self.prefix) :]
+
     def preference(self) -> tuple[bool, bool, tuple[int, int, int], bool]:
         """The greatest is chosen: an ordinary build, released, of the newest patch, of the system."""
         return (not self.abiflags, self.release == "final", self.version, self.is_system)

@@ -24,6 +24,9 @@ from pathlib import Path
 
 from lambent.runtimes.interpreter import Interpreter
 
+CLIENT = Path(__file__).resolve().parent.parent / "runtime_api" / "python_client.py"
+CLIENT_NAME = "lambent_runtime_client.py"  # its name at /var/runtime
+
 _CLIENT = (("awslambdaric", "awslambdaric"), ("simplejson", "simplejson"))  # (distribution, module)
 _SNAPSHOT = ("snapshot-restore-py", "snapshot_restore_py")
 _SDK = (

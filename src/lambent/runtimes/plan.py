@@ -28,5 +28,6 @@ class RuntimePlan:
     files: tuple[tuple[str, bytes], ...] = ()  # (name below /var/runtime, content), written when the root is made
     argv: tuple[str, ...] = ()  # inside; empty: forked from a Python zygote
     warm: tuple[str, ...] = ()
+    wrapped: tuple[str, ...] = ()  # what AWS_LAMBDA_EXEC_WRAPPER is given instead of ``argv``, where that is empty (Python)
     environment: Mapping[str, str] = field(default_factory=dict)  # overridable defaults that the runtime adds: NODE_PATH, CLASSPATH, ...
     wraps: bool = True  # AWS_LAMBDA_EXEC_WRAPPER is honoured (not by provided runtimes and images)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lambent.runtimes.catalogue import Catalogue
-from lambent.runtimes.identifiers import SUPPORTED
+from lambent.runtimes.identifiers import FAMILIES
 from lambent.runtimes.interpreter import Interpreter
 from lambent.runtimes.packages import default_folder, runtime_packages, sdk_supports
 
@@ -59,13 +59,13 @@ def compile_packages(interpreter: Interpreter, folders: Sequence[str] = ()) -> N
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status 1 if something could not be fetched; the rest is prepared all the same."""
-    names = [argument for argument in arguments if argument in SUPPORTED]
-    others = [argument for argument in arguments if argument not in SUPPORTED]
+    names = [argument for argument in arguments if argument in FAMILIES["python"]]
+    others = [argument for argument in arguments if argument not in FAMILIES["python"]]
     if len(others) > 1:
         print(__doc__, file=sys.stderr)
         return 2
     folder = Path(others[0]) if others else default_folder()
-    interpreters = {each.runtime: each for each in Catalogue().installed()}
+    interpreters = {each.runtime: each for each in Catalogue().interpreters()}
     status = 0
     for runtime in names or interpreters:
         major, minor = map(int, runtime.removeprefix("python").split("."))
