@@ -46,6 +46,10 @@ class Exchange:
     path_params: dict[str, str] = field(default_factory=dict)
 
 
+_CALLER_NAMES_REQUEST = frozenset({"Invoke", "InvokeWithResponseStream"})
+"""Operations whose request id may come with the request: it is the one that the function sees."""
+
+
 class App:
     """``methods`` maps (service, operation name) to the method that does it; ``host`` is ours where a caller does not say theirs."""
 
@@ -128,7 +132,7 @@ class App:
         if method is None:
             raise NotImplementedFault(operation.service, operation.name)
         given = exchange.request.headers.get("x-amzn-requestid")
-        if given is not None and operation.name == "Invoke":
+        if given is not None and operation.name in _CALLER_NAMES_REQUEST:
             call.request_id = exchange.request_id = _uuid(given)
         result = await method(call, exchange.params)
         extra = result.pop("__headers__", None)

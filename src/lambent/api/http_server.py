@@ -26,6 +26,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any, cast
 
 import httptools
@@ -224,27 +225,37 @@ class Connection(asyncio.Protocol):
             self._answered()
         else:
             self._pump = asyncio.get_running_loop().create_task(self._stream(response, body))
+            self._pump.add_done_callback(partial(self._streamed, body))
+            if self._transport is None:
+                self._pump.cancel()
 
     async def _stream(self, response: HttpResponse, body: AsyncIterator[bytes]) -> None:
         """A body in chunks, as fast as the client reads and the source gives."""
+        transport = self._transport
+        assert transport is not None  # a client that goes away cancels this task
         self._writable = asyncio.Event()
         self._writable.set()
-        try:
+        transport.write(self._head(response, None, chunked=True))
+        async for chunk in body:
+            if chunk:
+                transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            await self._writable.wait()
+        transport.write(b"0\r\n\r\n")
+
+    def _streamed(self, body: AsyncIterator[bytes], pump: asyncio.Task[None]) -> None:
+        """A streamed body is through, or its client gone, or its source broken: then the client must see that it is cut."""
+        self._writable = None
+        self._pump = None
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+        if not pump.cancelled() and (error := pump.exception()) is not None:
+            log.error("a streamed answer broke off", exc_info=error)
+            self._keep = False
             if self._transport is not None:
-                self._transport.write(self._head(response, None, chunked=True))
-            async for chunk in body:
-                if self._transport is None:
-                    break
-                if chunk:
-                    self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-                await self._writable.wait()
-            else:
-                if self._transport is not None:
-                    self._transport.write(b"0\r\n\r\n")
-        finally:
-            self._writable = None
-            self._pump = None
-            self._answered()
+                self._transport.abort()
+                self._transport = None
+        self._answered()
 
     def _answered(self) -> None:
         self._busy = False

@@ -66,7 +66,10 @@ class FrontDoor:
             version = self._registry.resolve(call.target)
             now = self._clock.now()
             self._story.record(call.request_id, "accepted", call.cause, version.arn.name, now)
-            self._pools.submit(Job(call, version, call.payload or b"{}", trace.complete(call.trace, now), permit, answer, 0, stream))
+            traced = trace.complete(call.trace, now)
+            if stream is not None:
+                stream.executed_version, stream.trace = version.version, traced
+            self._pools.submit(Job(call, version, call.payload or b"{}", traced, permit, answer, 0, stream))
         except BaseException:
             permit.release()
             raise

@@ -53,10 +53,14 @@ class InvocationStream:
         "_timer",
         "_waiter",
         "content_type",
+        "executed_version",
+        "trace",
     )
 
     def __init__(self, answer: asyncio.Future[InvocationResult], clock: Clock, pace: Pace) -> None:
         self.content_type = "application/json"
+        self.executed_version = ""  # known once the invocation has been accepted, and so is the trace
+        self.trace = ""
         self._answer = answer
         self._clock = clock
         self._pace = pace

@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -41,12 +42,20 @@ class Message:
 
 def encode(headers: Mapping[str, str], payload: bytes = b"") -> bytes:
     """One frame. Raises ``BadFrame`` for a header that does not fit."""
+    return _frame(_block(headers), payload)
+
+
+def _block(headers: Mapping[str, str]) -> bytes:
     block = bytearray()
     for name, value in headers.items():
         key, text = name.encode(), value.encode()
         if not 0 < len(key) < 256 or len(text) > 32_767:
             raise BadFrame(f"header {name[:64]!r} does not fit")
         block += bytes((len(key),)) + key + struct.pack(">BH", _TEXT, len(text)) + text
+    return bytes(block)
+
+
+def _frame(block: bytes, payload: bytes) -> bytes:
     prelude = _PRELUDE.pack(len(block) + len(payload) + _OVERHEAD, len(block))
     start = prelude + _CRC.pack(zlib.crc32(prelude)) + block
     return b"".join((start, payload, _CRC.pack(zlib.crc32(payload, zlib.crc32(start)))))
@@ -54,7 +63,13 @@ def encode(headers: Mapping[str, str], payload: bytes = b"") -> bytes:
 
 def event(event_type: str, content_type: str, payload: bytes = b"") -> bytes:
     """An event frame as AWS's services send it."""
-    return encode({":event-type": event_type, ":content-type": content_type, ":message-type": "event"}, payload)
+    return _frame(_event_block(event_type, content_type), payload)
+
+
+@cache
+def _event_block(event_type: str, content_type: str) -> bytes:
+    """The model's names only, so there are few."""
+    return _block({":event-type": event_type, ":content-type": content_type, ":message-type": "event"})
 
 
 class Decoder:

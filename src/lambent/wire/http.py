@@ -19,7 +19,10 @@ class HttpRequest:
 
 @dataclass(slots=True)
 class HttpResponse:
-    """One answer. A streamed body is an async iterator of chunks, sent as they come."""
+    """One answer. A streamed body is an async iterator of chunks, sent as they come.
+
+    If it has a method ``close()``, that is called once when nobody will read on, whether or not it came to its end.
+    """
 
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)

@@ -88,7 +88,7 @@ def _rest_payload(operation: Operation, payload: Member, value: Any, response: H
         if not any(name.lower() == "content-type" for name, _ in response.headers):
             response.headers.append(_STREAM)
         if value is not None:
-            response.body = _frames(shape, value)
+            response.body = EventFrames(shape, value)
         return response
     if response.status == 204:
         return response
@@ -151,13 +151,28 @@ def _value(shape: Shape, value: Any, where: str) -> Any:
 # -- event streams ------------------------------------------------------------------------------------------------------------------------
 
 
-async def _frames(shape: Shape, events: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[bytes]:
-    async for each in events:
-        for name, body in each.items():
-            member = shape.members.get(name)
-            if member is None:
-                raise PlatformFault(f"{shape.name} has no event {name}")
-            yield _frame(member, body)
+class EventFrames:
+    """The frames of an event stream, one per event. ``close`` tells the source, if it wants to know, that nobody reads on."""
+
+    def __init__(self, shape: Shape, events: AsyncIterator[Mapping[str, Any]]) -> None:
+        self._shape = shape
+        self._events = events
+
+    def __aiter__(self) -> EventFrames:
+        return self
+
+    async def __anext__(self) -> bytes:
+        event = await self._events.__anext__()
+        [(name, body)] = event.items()
+        member = self._shape.members.get(name)
+        if member is None:
+            raise PlatformFault(f"{self._shape.name} has no event {name}")
+        return _frame(member, body)
+
+    def close(self) -> None:
+        close = getattr(self._events, "close", None)
+        if close is not None:
+            close()
 
 
 def _frame(member: Member, body: Mapping[str, Any]) -> bytes:
@@ -173,7 +188,7 @@ def _json_stream(operation: Operation, streamed: Member, result: dict[str, Any],
 
     async def frames() -> AsyncIterator[bytes]:
         yield event("initial-response", "application/x-amz-json-1.1", _dump(rest))
-        async for frame in _frames(streamed.shape, result[streamed.name]):
+        async for frame in EventFrames(streamed.shape, result[streamed.name]):
             yield frame
 
     return HttpResponse(200, [(REQUEST_ID, request_id), _STREAM], frames())
