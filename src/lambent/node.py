@@ -35,9 +35,14 @@ from lambent.clock import SystemClock
 from lambent.control.account import Account
 from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
+from lambent.control.code_room import CodeRoom
+from lambent.control.code_source import CodeSource
 from lambent.control.function_rules import Rules
 from lambent.control.function_table import FunctionTable
 from lambent.control.functions import Functions
+from lambent.control.layer_merge import extensions_in
+from lambent.control.layer_table import LayerTable
+from lambent.control.layers import Layers
 from lambent.control.tags import Tags
 from lambent.errors import LambentError
 from lambent.function_version import FunctionVersion
@@ -149,13 +154,16 @@ class Node:
         self._closers.callback(code.close)
         table = FunctionTable(store)
         rules = Rules(settings.limits, catalogue)
-        functions = Functions(table, code, rules, registry, self.driver.prepare, self, clock, settings.limits)
+        layer_table = LayerTable(store)
+        room = CodeRoom(table, layer_table, settings.limits)
+        layers = Layers(layer_table, code, CodeSource(), room, clock, settings.limits)
+        functions = Functions(table, code, rules, registry, self.driver.prepare, self, clock, settings.limits, layers, room)
         self._closers.push_async_callback(self._finish_tasks)
         await functions.load()
         self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
 
         services = {
-            "lambda": LambdaService(functions, Tags(table, rules), Account(table, settings.limits), front_door),
+            "lambda": LambdaService(functions, Tags(table, rules), Account(table, room, settings.limits), front_door, layers),
             "logs": LogsService(logs, clock),
             "sts": StsService(),
         }
@@ -205,6 +213,8 @@ class Node:
             code_dir=version.code_dir,
             memory_mb=version.memory_mb,
             ephemeral_mb=version.ephemeral_mb,
+            opt_dir=version.opt_dir,
+            extensions=extensions_in(version.opt_dir),
             environment=environment_variables(version, log_stream, credentials=credentials, places=places),
         )
 

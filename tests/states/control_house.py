@@ -20,9 +20,13 @@ from lambent.arn import FunctionArn
 from lambent.control.account import Account
 from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
+from lambent.control.code_room import CodeRoom
+from lambent.control.code_source import CodeSource
 from lambent.control.function_rules import Rules
 from lambent.control.function_table import FunctionTable
 from lambent.control.functions import Functions
+from lambent.control.layer_table import LayerTable
+from lambent.control.layers import Layers
 from lambent.control.tags import Tags
 from lambent.errors import SandboxFault, invalid_parameter
 from lambent.function_version import FunctionVersion
@@ -211,8 +215,22 @@ class House:
         self.table = FunctionTable(self.store)
         self.rules = Rules(self.limits, TinyCatalogue(), "x86_64")
         self.tags = Tags(self.table, self.rules)
-        self.account = Account(self.table, self.limits)
-        self.functions = Functions(self.table, self.code, self.rules, self.registry, self._prepare, self.tasks, self.clock, self.limits)
+        self.layer_table = LayerTable(self.store)
+        self.room = CodeRoom(self.table, self.layer_table, self.limits)
+        self.account = Account(self.table, self.room, self.limits)
+        self.layers = Layers(self.layer_table, self.code, CodeSource(), self.room, self.clock, self.limits)
+        self.functions = Functions(
+            self.table,
+            self.code,
+            self.rules,
+            self.registry,
+            self._prepare,
+            self.tasks,
+            self.clock,
+            self.limits,
+            self.layers,
+            self.room,
+        )
         await self.functions.load()
 
     async def stop(self) -> None:

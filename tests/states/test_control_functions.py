@@ -531,7 +531,6 @@ def test_environment_of_exactly_the_limit(tmp_path: Path):
     [
         {"Publish": True},
         {"PublishTo": "LATEST_PUBLISHED"},
-        {"Layers": ["arn"]},
         {"VpcConfig": {"SubnetIds": ["s"], "SecurityGroupIds": ["g"]}},
         {"FileSystemConfigs": [{}]},
         {"ImageConfig": {"Command": ["x"]}},

@@ -43,7 +43,7 @@ def play(tmp_path: Path, story: Callable[[House, LambdaService, Door], Awaitable
     async def whole() -> None:
         async with House(tmp_path) as house:
             door = Door()
-            await story(house, LambdaService(house.functions, house.tags, house.account, door), door)
+            await story(house, LambdaService(house.functions, house.tags, house.account, door, house.layers), door)
 
     asyncio.run(whole())
 
@@ -81,11 +81,22 @@ def test_every_answer_is_one_that_the_model_knows(tmp_path: Path):
         await do("UntagResource", Resource=arn, TagKeys=["a"])
         await do("ListTags", Resource=arn)
         await do("GetAccountSettings")
+        layer = {"LayerName": "l", "VersionNumber": 1}
+        await do("PublishLayerVersion", LayerName="l", Content={"ZipFile": zipped()}, Description="d", LicenseInfo="MIT")
+        await do("GetLayerVersion", **layer)
+        await do("GetLayerVersionByArn", Arn=f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:l:1")
+        await do("ListLayers")
+        await do("ListLayerVersions", LayerName="l")
+        await do("AddLayerVersionPermission", **layer, StatementId="s", Action="lambda:GetLayerVersion", Principal="*")
+        await do("GetLayerVersionPolicy", **layer)
+        await do("RemoveLayerVersionPermission", **layer, StatementId="s")
+        await do("DeleteLayerVersion", **layer)
         await do("Invoke", FunctionName="f", LogType="Tail")
         await do("DeleteFunction", FunctionName="f")
         assert set(statuses) == implemented()["lambda"]
-        no_content = {"TagResource", "UntagResource"}
-        assert statuses == {name: 201 if name == "CreateFunction" else 204 if name in no_content else 200 for name in statuses}
+        created = {"CreateFunction", "PublishLayerVersion", "AddLayerVersionPermission"}
+        no_content = {"TagResource", "UntagResource", "DeleteLayerVersion", "RemoveLayerVersionPermission"}
+        assert statuses == {name: 201 if name in created else 204 if name in no_content else 200 for name in statuses}
 
     play(tmp_path, story)
 

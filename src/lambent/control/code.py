@@ -1,13 +1,14 @@
 """Where the code of functions lives: once per content, as a folder to run from and as the zip to hand back.
 
     <root>/<sha256 hex>/      the unpacked zip; what sandboxes see as /var/task
+    <root>/<sha256 hex>/      or several layers merged, under the hash of the list of their hashes; what sandboxes see as /opt
     <root>/.tmp-<random>/     being unpacked; swept away at the next start
     blobs                     the zip itself, under the same SHA-256
     store, kind "code"        that this content is code of ours; other parts may keep other things in the same blobs
 
 A folder appears under its final name by one rename, after everything in it is on the disk. It is therefore whole or absent, whatever is
 killed when, and since its name is the hash of its content it is never changed, only shared and at last removed. The blob is the truth: a
-missing folder is unpacked anew (``ensure``).
+missing folder is unpacked anew (``ensure``), a missing merge made anew (``ensure_layers``).
 
 **Who keeps code.** The owner of the functions says what is used (``used``, from its documents), the data plane says what still runs
 (``running``, from its environments), and ``put`` holds what it made until the caller has committed a document that names it. Code that
@@ -26,7 +27,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ from typing import TypeVar
 
 from lambent.clock import Clock
 from lambent.control.code_links import CodeLinks
-from lambent.control.zip_archive import unpack
+from lambent.control.layer_merge import merge, merged_key
+from lambent.control.zip_archive import flush, unpack
 from lambent.errors import ClientFault, PlatformFault
 from lambent.settings import Limits
 from lambent.store.contract import Blobs, Delete, Put, Store
@@ -152,6 +154,17 @@ class CodeStore:
                 raise CodeLost(f"The deployment package {sha256} does not unpack any more: {fault.message}") from fault
         return str(target)
 
+    async def ensure_layers(self, hashes: Sequence[str]) -> str:
+        """The folder of these layers merged, bottom first, made anew if it is missing; ``""`` of none. Raises ``CodeLost``."""
+        key = merged_key(hashes)
+        if not key or (self._root / key).is_dir():
+            return str(self._root / key) if key else ""
+        folders = [Path(await self.ensure(sha256)) for sha256 in hashes]
+        if len(folders) > 1:
+            async with self._lock(key):
+                await self._off_loop(lambda: self._merge(folders, key))
+        return str(self._root / key)
+
     def unused(self, sha256: str) -> None:
         """Take note that a function stopped using ``sha256``; ``collect`` decides whether anybody else does."""
         self._unused_since[sha256] = self._clock.monotonic()
@@ -234,6 +247,20 @@ class CodeStore:
             raise
         _sync_folder(self._root)
         return size
+
+    def _merge(self, folders: Sequence[Path], key: str) -> None:
+        target = self._root / key
+        if target.is_dir():
+            return
+        workshop = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._root))
+        try:
+            flush(workshop, merge(folders, workshop))
+            os.chmod(workshop, 0o755)
+            os.rename(workshop, target)
+        except BaseException:
+            shutil.rmtree(workshop, ignore_errors=True)
+            raise
+        _sync_folder(self._root)
 
     def _check(self, content: bytes) -> Code:
         self._root.mkdir(parents=True, exist_ok=True)

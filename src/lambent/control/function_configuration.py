@@ -2,7 +2,8 @@
 
 Pure functions over plain dictionaries in the shape of the wire (contract 01 §3.2). A document here holds what a caller configured and what
 follows from it; State, LastUpdateStatus and RevisionId live beside it in ``FunctionRecord`` and are joined in by ``show``. ``rules``
-(``function_rules.py``) has looked at the parameters before they come here.
+(``function_rules.py``) has looked at the parameters before they come here. Members
+whose names begin with ``_`` are ours and are never shown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 from lambent.arn import LATEST, FunctionArn
 from lambent.control.code import Code
 from lambent.control.function_state import FunctionState, Phase
+from lambent.control.layer_merge import merged_key
+from lambent.control.layer_table import ResolvedLayers
 from lambent.function_version import FunctionVersion
 
 Configuration = dict[str, Any]
@@ -53,8 +56,14 @@ class FunctionRecord:
 
     def codes(self) -> set[str]:
         """SHA-256 (hex) of all code that this function may still need."""
-        shown = code_of(self.configuration)
-        return {shown} if self.serving is None else {shown, code_of(self.serving)}
+        needed: set[str] = set()
+        for document in (self.configuration, self.serving):
+            if document is not None:
+                hashes = layers_of(document).hashes
+                needed.update((code_of(document), *hashes))
+                if hashes:
+                    needed.add(merged_key(hashes))
+        return needed
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -81,7 +90,9 @@ class FunctionRecord:
         )
 
 
-def build(arn: FunctionArn, params: Mapping[str, Any], code: Code, now: float, architecture: str) -> Configuration:
+def build(
+    arn: FunctionArn, params: Mapping[str, Any], code: Code, now: float, architecture: str, layers: ResolvedLayers | None = None
+) -> Configuration:
     """The document of a new zip function, with every default that AWS shows. ``architecture`` is that of this machine."""
     document: Configuration = {
         "FunctionName": arn.name,
@@ -97,11 +108,14 @@ def build(arn: FunctionArn, params: Mapping[str, Any], code: Code, now: float, a
         "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
         "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{arn.name}"},
     }
-    return merge_code(merge(document, params, now), code, None, now)
+    return merge_code(merge(document, params, now, layers), code, None, now)
 
 
-def merge(document: Configuration, params: Mapping[str, Any], now: float) -> Configuration:
-    """``document`` with the given configuration members; nested members are replaced whole, LoggingConfig per field."""
+def merge(document: Configuration, params: Mapping[str, Any], now: float, layers: ResolvedLayers | None = None) -> Configuration:
+    """``document`` with the given configuration members; nested members are replaced whole, LoggingConfig per field.
+
+    ``layers`` are those of ``params``, resolved; ``None`` leaves the function's alone.
+    """
     merged = dict(document)
     for name in _COPIED:
         if params.get(name) is not None:
@@ -121,6 +135,9 @@ def merge(document: Configuration, params: Mapping[str, Any], now: float) -> Con
             "VpcId": "",
             "Ipv6AllowedForDualStack": bool(params["VpcConfig"].get("Ipv6AllowedForDualStack")),
         }
+    if layers is not None:
+        _set_or_drop(merged, "Layers", layers.shown, [dict(layer) for layer in layers.shown])
+        _set_or_drop(merged, "_layers", layers.hashes, {"hashes": list(layers.hashes), "unzipped": layers.unzipped})
     _set_or_drop(merged, "KMSKeyArn", params.get("KMSKeyArn"), params.get("KMSKeyArn"))
     dead_letters = params.get("DeadLetterConfig")
     if dead_letters is not None:
@@ -156,7 +173,8 @@ def merge_logging(before: Mapping[str, str], given: Mapping[str, str]) -> dict[s
 
 def show(record: FunctionRecord, qualifier: str | None = None) -> Configuration:
     """The FunctionConfiguration that a caller sees, who asked with ``qualifier``."""
-    shown = {**record.configuration, **record.state.shown(), "RevisionId": record.revision_id}
+    document = {name: value for name, value in record.configuration.items() if not name.startswith("_")}
+    shown = {**document, **record.state.shown(), "RevisionId": record.revision_id}
     if qualifier is not None:
         shown["FunctionArn"] = str(record.arn.qualified(qualifier))
     return shown
@@ -177,6 +195,8 @@ def compile_version(record: FunctionRecord, code_root: str) -> FunctionVersion:
     document = record.configuration if serving is None else serving
     sha256 = code_of(document)
     shown = record.state.shown()
+    layers = merged_key(layers_of(document).hashes)
+    logging = document["LoggingConfig"]
     version = FunctionVersion(
         arn=record.arn,
         version=LATEST,
@@ -187,11 +207,16 @@ def compile_version(record: FunctionRecord, code_root: str) -> FunctionVersion:
         memory_mb=document["MemorySize"],
         timeout_s=document["Timeout"],
         ephemeral_mb=document["EphemeralStorage"]["Size"],
-        environment={**_logging_variables(document["LoggingConfig"]), **document.get("Environment", {}).get("Variables", {})},
+        environment={**_logging_variables(logging), **document.get("Environment", {}).get("Variables", {})},
         role=document["Role"],
-        log_group=document["LoggingConfig"]["LogGroup"],
+        log_group=logging["LogGroup"],
         state=shown["State"] if serving is None or lost else "Active",
         state_reason=record.state.reason if serving is None or lost else "",
+        opt_dir=f"{code_root}/{layers}" if layers else "",
+        layer_sha256=layers,
+        log_format=logging["LogFormat"],
+        application_log_level=logging.get("ApplicationLogLevel", ""),
+        system_log_level=logging.get("SystemLogLevel", ""),
     )
     return replace(version, environment_key=version.keyed())
 
@@ -206,6 +231,12 @@ def _logging_variables(logging: Mapping[str, str]) -> dict[str, str]:
 def code_of(document: Mapping[str, Any]) -> str:
     """The SHA-256 of a document's code, in hex."""
     return base64.b64decode(document["CodeSha256"]).hex()
+
+
+def layers_of(document: Mapping[str, Any]) -> ResolvedLayers:
+    """The layers of a document."""
+    held = document.get("_layers")
+    return ResolvedLayers() if held is None else ResolvedLayers(tuple(document["Layers"]), tuple(held["hashes"]), held["unzipped"])
 
 
 def runtime_version_arn(function_arn: str, runtime: str) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lambent.control.function_configuration import merge_logging
-from lambent.errors import ClientFault, NotImplementedFault, invalid_parameter
+from lambent.errors import NotImplementedFault, invalid_parameter
 from lambent.runtimes.environment_variables import reserved
 from lambent.settings import Limits
 from lambent.wire.validate import at_least, at_most, validation_fault, violation
@@ -44,7 +44,7 @@ def machine_architecture() -> str:
     return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
 
 
-REFUSED_IF_SET = ("PublishTo", "CodeSigningConfigArn", "ImageConfig", "Layers", "FileSystemConfigs", "RuntimeConfig")
+REFUSED_IF_SET = ("PublishTo", "CodeSigningConfigArn", "ImageConfig", "FileSystemConfigs", "RuntimeConfig")
 REFUSED_IF_PRESENT = (
     "TenancyConfig",
     "CapacityProviderConfig",
@@ -140,10 +140,13 @@ class Rules:
         if given and levels and merge_logging(before, given)["LogFormat"] != "JSON":
             raise invalid_parameter(f"{' and '.join(levels)} can be set only when LogFormat is JSON.")
 
-    def code_storage(self, used: int, more: int) -> None:
-        """Check that ``more`` bytes of code fit beside the ``used`` ones of this account and Region."""
-        if used + more > self._limits.code_storage:
-            raise ClientFault("CodeStorageExceededException", 400, "Code storage limit exceeded.")
+    def unzipped(self, code: int, layers: int) -> None:
+        """Check that code and layers, in bytes unzipped, fit into one function together."""
+        if layers and code + layers > self._limits.code_unzipped:
+            raise invalid_parameter(
+                f"Function code combined with layers exceeds the maximum allowed size of {self._limits.code_unzipped} bytes. "
+                f"The actual size is {code + layers} bytes."
+            )
 
     def _configuration(self, params: Params, logging: Mapping[str, str] | None) -> None:
         limits = self._limits

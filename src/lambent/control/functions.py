@@ -25,12 +25,14 @@ from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn, parse_function
 from lambent.clock import Clock
 from lambent.control import page_marker
 from lambent.control.code import GRACE_S, Code, CodeLost, CodeStore
+from lambent.control.code_room import CodeRoom
 from lambent.control.function_configuration import (
     Configuration,
     FunctionRecord,
     build,
     code_of,
     compile_version,
+    layers_of,
     merge,
     merge_code,
     show,
@@ -52,6 +54,8 @@ from lambent.control.function_state import (
     Update,
 )
 from lambent.control.function_table import FunctionTable
+from lambent.control.layer_table import ResolvedLayers
+from lambent.control.layers import Layers
 from lambent.errors import ClientFault, PlatformFault, conflict, invalid_parameter, precondition_failed
 from lambent.function_version import FunctionVersion
 from lambent.settings import Limits
@@ -92,6 +96,8 @@ class Functions:
         tasks: Tasks,
         clock: Clock,
         limits: Limits,
+        layers: Layers,
+        room: CodeRoom,
     ) -> None:
         self._table = table
         self._code = code
@@ -101,14 +107,18 @@ class Functions:
         self._tasks = tasks
         self._clock = clock
         self._limits = limits
+        self._layers = layers
+        self._room = room
         self._collecting = False
         self._code_root = code.folder("").rstrip("/")
         table.reloaded = self._follow
+        layers.removed = self._forget
 
     async def load(self) -> None:
         """Read what is stored, give it to the data plane, and take up what a killed process left unfinished."""
         await self._table.load()
-        await self._code.sweep(self._table.uses)
+        await self._layers.load()
+        await self._code.sweep(self._uses)
         for record in self._table:
             await self._take_up(record)
         self._start_collecting()
@@ -119,16 +129,19 @@ class Functions:
         await self._rules.runtime(params)
         if self._table.get(arn) is not None:
             raise _exists(arn)
+        self._resolve_layers(call, params)  # refuses before the zip is unpacked; what counts is how they are at the commit
         async with self._code.put(content) as code:
 
             def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
                 if before is not None:
                     raise _exists(arn)
                 self._require_room(arn, code.unzipped)
+                layers = self._resolve_layers(call, params)
+                self._rules.unzipped(code.unzipped, layers.unzipped if layers else 0)
                 now = self._clock.now()
                 record = FunctionRecord(
                     arn=arn,
-                    configuration=build(arn, params, code, now, self._rules.machine),
+                    configuration=build(arn, params, code, now, self._rules.machine, layers),
                     state=FunctionState(),
                     revision_id="",
                     tags=dict(params.get("Tags") or {}),
@@ -176,6 +189,7 @@ class Functions:
         if params.get("DryRun"):
             code = await self._code.check(content)
             self._require_room(arn, code.unzipped - before.unzipped)
+            self._rules.unzipped(code.unzipped, layers_of(before.configuration).unzipped)
             tried = merge_code(before.configuration, code, params.get("Architectures"), self._clock.now())
             tried["LastModified"] = before.configuration["LastModified"]
             return show(replace(before, configuration=tried))
@@ -191,8 +205,10 @@ class Functions:
         def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
             record = self._changeable(before, arn, Operation.UPDATE_CONFIGURATION, params)
             self._rules.logging(record.configuration["LoggingConfig"], params.get("LoggingConfig"))
+            layers = self._resolve_layers(call, params)
+            self._rules.unzipped(record.unzipped, layers.unzipped if layers else 0)
             now = self._clock.now()
-            return replace(record, configuration=merge(record.configuration, params, now)), Update(call.request_id, now)
+            return replace(record, configuration=merge(record.configuration, params, now, layers)), Update(call.request_id, now)
 
         return show(await self._change(arn, decide))
 
@@ -251,12 +267,17 @@ class Functions:
     ) -> tuple[FunctionRecord, Event]:
         record = self._changeable(before, arn, Operation.UPDATE_CODE, params)
         self._require_room(arn, code.unzipped - record.unzipped)
+        self._rules.unzipped(code.unzipped, layers_of(record.configuration).unzipped)
         now = self._clock.now()
         document = merge_code(record.configuration, code, params.get("Architectures"), now)
         return replace(record, configuration=document, unzipped=code.unzipped), Update(call.request_id, now)
 
     def _require_room(self, arn: FunctionArn, more: int) -> None:
-        self._rules.code_storage(self._table.usage(arn.account, arn.region)[1], more)
+        self._room.require(arn.account, arn.region, more)
+
+    def _resolve_layers(self, call: Call, params: Params) -> ResolvedLayers | None:
+        """The layers that ``params`` name; ``None`` where they say nothing of layers."""
+        return None if params.get("Layers") is None else self._layers.resolve(call, params["Layers"])
 
     # -- committing and carrying out ----------------------------------------------------------------------------------------------------
 
@@ -320,7 +341,7 @@ class Functions:
         """One function at the start."""
         if record.serving is not None and record.state.phase is not Phase.FAILED:
             try:
-                await self._code.ensure(code_of(record.serving))
+                await self._ensure(record.serving)
             except CodeLost as fault:
                 await self._report(record.arn, CodeLostEvent("load", self._clock.now(), fault.message))
                 return
@@ -338,12 +359,17 @@ class Functions:
             if record is None or record.serving is None:
                 return
             try:
-                await self._code.ensure(code_of(record.serving))
+                await self._ensure(record.serving)
             except CodeLost as fault:
                 await self._report(arn, CodeLostEvent("mend", self._clock.now(), fault.message))
             except (StoreUnavailable, PlatformFault):
                 continue
             return
+
+    async def _ensure(self, document: Configuration) -> None:
+        """Have the folders that environments of ``document`` see. Raises ``CodeLost``."""
+        await self._code.ensure(code_of(document))
+        await self._code.ensure_layers(layers_of(document).hashes)
 
     async def _prepare(self, arn: FunctionArn, fence: str) -> None:
         """Make everything ready that environments of the shown configuration need, and report under ``fence``."""
@@ -352,7 +378,7 @@ class Functions:
             return
         event: Event
         try:
-            await self._code.ensure(code_of(record.configuration))
+            await self._ensure(record.configuration)
             await self._prepare_runtime(record.configuration["Runtime"])
             event = Prepared(fence, self._clock.now())
         except CodeLost as fault:
@@ -389,6 +415,15 @@ class Functions:
             self._code.unused(sha256)
         self._start_collecting()
 
+    def _forget(self, sha256: str) -> None:
+        """A layer version with this content is gone."""
+        self._code.unused(sha256)
+        self._start_collecting()
+
+    def _uses(self, sha256: str) -> bool:
+        """Whether a function or a layer version refers to this content."""
+        return self._table.uses(sha256) or self._layers.uses(sha256)
+
     def _start_collecting(self) -> None:
         if self._code.pending and not self._collecting:
             self._collecting = True
@@ -400,7 +435,7 @@ class Functions:
             while self._code.pending:
                 await self._clock.sleep(GRACE_S)
                 try:
-                    await self._code.collect(self._table.uses)
+                    await self._code.collect(self._uses)
                 except (StoreUnavailable, PlatformFault):
                     continue  # the disk may be better in a minute; code that stays too long harms nobody
         finally:

@@ -16,6 +16,7 @@ from lambent.arn import FunctionArn
 from lambent.control.account import Account
 from lambent.control.function_names import resolve
 from lambent.control.functions import Functions
+from lambent.control.layers import Layers
 from lambent.control.tags import Tags
 from lambent.errors import ClientFault, NotImplementedFault, invalid_parameter
 from lambent.invoke.invocation import Invocation, InvocationResult
@@ -39,11 +40,12 @@ class FrontDoor(Protocol):
 class LambdaService:
     """One method per operation that does something."""
 
-    def __init__(self, functions: Functions, tags: Tags, account: Account, front_door: FrontDoor) -> None:
+    def __init__(self, functions: Functions, tags: Tags, account: Account, front_door: FrontDoor, layers: Layers) -> None:
         self._functions = functions
         self._tags = tags
         self._account = account
         self._front_door = front_door
+        self._layers = layers
 
     async def create_function(self, call: Call, params: Params) -> dict[str, Any]:
         return await self._functions.create(call, params)
@@ -66,6 +68,35 @@ class LambdaService:
     async def delete_function(self, call: Call, params: Params) -> dict[str, Any]:
         await self._functions.delete(call, params)
         return {"StatusCode": 200}
+
+    async def publish_layer_version(self, call: Call, params: Params) -> dict[str, Any]:
+        return await self._layers.publish(call, params)
+
+    async def get_layer_version(self, call: Call, params: Params) -> dict[str, Any]:
+        return self._layers.get(call, params)
+
+    async def get_layer_version_by_arn(self, call: Call, params: Params) -> dict[str, Any]:
+        return self._layers.get_by_arn(call, params)
+
+    async def list_layers(self, call: Call, params: Params) -> dict[str, Any]:
+        return self._layers.list_layers(call, params)
+
+    async def list_layer_versions(self, call: Call, params: Params) -> dict[str, Any]:
+        return self._layers.list_versions(call, params)
+
+    async def delete_layer_version(self, call: Call, params: Params) -> dict[str, Any]:
+        await self._layers.delete(call, params)
+        return {}
+
+    async def add_layer_version_permission(self, call: Call, params: Params) -> dict[str, Any]:
+        return await self._layers.add_permission(call, params)
+
+    async def remove_layer_version_permission(self, call: Call, params: Params) -> dict[str, Any]:
+        await self._layers.remove_permission(call, params)
+        return {}
+
+    async def get_layer_version_policy(self, call: Call, params: Params) -> dict[str, Any]:
+        return self._layers.get_policy(call, params)
 
     async def tag_resource(self, call: Call, params: Params) -> dict[str, Any]:
         await self._tags.tag(call, params)
