@@ -7,6 +7,7 @@ default here. Unknown names in the file are refused, since a silent misspelling 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class SandboxSettings:
     init_timeout: float = 10.0
     pids: int = 1_024
     interpreters: tuple[str, ...] = ()  # further folders or binaries to search for interpreters
+    file_systems: Mapping[str, str] = field(default_factory=dict)  # ARN of an access point to the folder that stands for it at /mnt
     packages: tuple[str, ...] = ()  # folders like ".../python3.8" with boto3 for interpreters that the newest one left behind
 
 

@@ -13,7 +13,7 @@ from lambent.sandbox.process import ProcessDriver
 
 if TYPE_CHECKING:
     from lambent.runtimes.catalogue import Catalogue
-    from lambent.sandbox.namespaces import Packages
+    from lambent.sandbox.orders import Packages
     from lambent.settings import SandboxSettings
 
 

@@ -23,9 +23,12 @@ Members that are not part of the contract and may be missing, so ask with ``geta
   it, and so do 10 s.
 * ``open_socket()``, a coroutine that gives a fresh, unconnected, non-blocking TCP socket inside the sandbox's network (for telemetry).
 * ``terminate()``, which sends SIGTERM to the runtime process, thawed if need be.
+* ``release()``, for a sandbox that was started with ``hold``: let the runtime go on. Extensions do not wait for it, so that they can
+  register before the runtime starts, as on AWS. Idempotent.
 * ``extension_logs``, like ``logs`` but of the external extensions (-1 where there are none), and ``on_extension_exit``, an attribute that
   the owner may set to a function of ``(name, SandboxExit)``, called once for each extension process that ends, or could not be started
-  (status 127 where there is no such program, 126 where it may not be executed).
+  (status 127 where there is no such program, 126 where it may not be executed). While extensions live, the runtime's end does not end the
+  sandbox: they can be told, and its owner kills it.
 """
 
 from __future__ import annotations
@@ -82,6 +85,7 @@ class SandboxSpec:
     mounts: tuple[Mount, ...] = ()
     extensions: tuple[str, ...] = ()  # executables inside, started before the runtime: "/opt/extensions/name"
     image_layers: tuple[str, ...] = ()
+    hold: bool = False  # the runtime process runs no code of anybody's before ``release`` is called
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+CLONE_FS = 0x00000200
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -42,6 +44,9 @@ PR_SET_NO_NEW_PRIVS = 38
 # Numbers from 424 on are the same on every architecture.
 _OPEN_TREE, _MOVE_MOUNT, _PIDFD_OPEN, _CLOSE_RANGE, _MOUNT_SETATTR = 428, 429, 434, 436, 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
+_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, 220)
+_SIGCHLD = 17
+_MOUNT_ATTR_IDMAP = 0x00100000
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
@@ -64,6 +69,17 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int) -> None:
     """Enter the namespaces ``flags`` of the process that the pidfd ``fd`` names, or the one namespace that ``fd`` is."""
     _check(_libc.setns(fd, flags), "setns")
+
+
+def fork_sibling(shares_folder: bool = False) -> int:
+    """Fork, but the child is our parent's, who will reap it. With ``shares_folder`` both have one working directory: ``chdir`` moves both.
+
+    The interpreter is not told, so the child may do little more than prepare an ``execve``. Needs a process with one thread.
+    """
+    flags = CLONE_PARENT | _SIGCHLD | (CLONE_FS if shares_folder else 0)
+    zero = ctypes.c_ulong(0)
+    pid: int = _libc.syscall(_CLONE, ctypes.c_ulong(flags), zero, zero, zero, zero)
+    return _check(pid, "clone")
 
 
 def pidfd_open(pid: int) -> int:
@@ -95,6 +111,13 @@ def open_tree(path: str, recursive: bool = False, dir_fd: int = _AT_FDCWD) -> in
 def move_mount(fd: int, target: str) -> None:
     """Attach what ``open_tree`` gave at ``target``."""
     _check(_libc.syscall(_MOVE_MOUNT, fd, b"", _AT_FDCWD, target.encode(), _MOVE_MOUNT_F_EMPTY_PATH), "move_mount " + target)
+
+
+def map_owner(fd: int, user_namespace: int) -> None:
+    """Show the detached mount ``fd`` with the owners that ``user_namespace`` maps. Linux 5.12, and a file system that can."""
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+    result = _libc.syscall(_MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, attributes, ctypes.c_ulong(len(attributes)))
+    _check(result, "mount_setattr")
 
 
 def restrict_mount(target: str, writable: bool = False, devices: bool = False) -> None:

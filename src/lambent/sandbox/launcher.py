@@ -15,6 +15,10 @@ code directory it was configured with.
       ◀──────────────────────── started {id} ──     with descriptors, named in "carries"; or refused {id, message}
       ── settled {id} ───────────────────────▶     init is over: the CPU share applies
       ◀──── exited {id, status, oom, peak} ──      the runtime process has ended
+      ◀─ extension_exited {id, number, status}      so has an extension
+      ── terminate {id} ─────────────────────▶      SIGTERM to the runtime process
+      ── socket {id, number} ────────────────▶      a TCP socket in the sandbox's network, please
+      ◀──────────────────── socket {number} ──      with it, or without if there is none any more
       ── kill {id} ──────────────────────────▶
       ◀─────────────────────────── gone {id} ──     nothing of the sandbox exists any more
 
@@ -42,10 +46,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lambent.errors import LambentError
 from lambent.sandbox import kernel
+from lambent.sandbox.assignment import Assignment
+from lambent.sandbox.cell import Cell
 from lambent.sandbox.cgroups import Cgroups, instance_name, vcpus
 from lambent.sandbox.machine_code import executable, in_memory
 from lambent.sandbox.memory_keeper import MemoryWatch
-from lambent.sandbox.nursery import Cell, Nursery
+from lambent.sandbox.nursery import Nursery
 from lambent.sandbox.shell import ShellStarter
 
 if TYPE_CHECKING:
@@ -147,8 +153,9 @@ class Launcher:
         self.blanks = 0
         self.pids = 1024
         self.closing = False
-        self._code_root = "/"
+        self.code_root = "/"
         self.node = node
+        self.file_systems: list[str] = []  # folders of the host that may be seen at /mnt
         self._network: Network | None = None
         self._nurseries: dict[str, Nursery] = {}
         self._assigned: dict[str, Cell] = {}  # by the node's id
@@ -181,7 +188,8 @@ class Launcher:
         if not order:
             self.closing = True
             return
-        self._code_root, self.blanks, self.pids = order["code_root"], order["blanks"], order["pids"]
+        self.code_root, self.blanks, self.pids = order["code_root"], order["blanks"], order["pids"]
+        self.file_systems = order["file_systems"]
         missing = list(self.cgroups.missing)
         self._starter = ShellStarter(HOST_NAME, order["port"], 0 if self.rootless else self.first_uid + _SHELL_UID)
         self._load_filter(missing)
@@ -315,7 +323,7 @@ class Launcher:
         for nursery in self._nurseries.values():
             if nursery.zygote_pid == pid:
                 nursery.zygote_pid = 0
-            nursery.on_runtime_end(pid, status)  # orphans of a dead zygote come to us
+            nursery.on_end(pid, status)  # orphans of a dead zygote come to us
 
     # -- the node's requests ---------------------------------------------------------------------------------------------------
 
@@ -328,7 +336,14 @@ class Launcher:
             self.closing = True
             return
         message = json.loads(data)
-        {"prepare": self._prepare, "start": self._start, "settled": self._on_settled, "kill": self._kill}[message["op"]](message)
+        {
+            "prepare": self._prepare,
+            "start": self._start,
+            "settled": self._on_settled,
+            "terminate": self._terminate,
+            "socket": self._make_socket,
+            "kill": self._kill,
+        }[message["op"]](message)
 
     def _prepare(self, order: dict[str, Any]) -> None:
         nursery = self._nurseries.get(order["runtime"])
@@ -372,6 +387,24 @@ class Launcher:
         if memory_mb and cell is not None and cell.leaf is not None:
             cell.leaf.limit_cpu(vcpus(memory_mb))
 
+    def _terminate(self, order: dict[str, Any]) -> None:
+        cell = self._assigned.get(order["id"])
+        if cell is not None:
+            cell.nursery.signal_runtime(cell, signal.SIGTERM)
+
+    def _make_socket(self, order: dict[str, Any]) -> None:
+        cell = self._assigned.get(order["id"])
+        made = None
+        if cell is not None and cell.shell_pid:
+            with contextlib.suppress(OSError):
+                made = self._starter.open_socket(cell.shell_pid)
+        answer = {"event": "socket", "number": order["number"]}
+        if made is None:
+            self.tell(answer)
+            return
+        with made:
+            self.tell(answer, [made.fileno()])
+
     def _kill(self, order: dict[str, Any]) -> None:
         cell = self._assigned.get(order["id"])
         if cell is not None:
@@ -386,89 +419,30 @@ class Launcher:
 
     def assign(self, cell: Cell, order: dict[str, Any]) -> None:
         """Turn the blank ``cell`` into the environment that ``order`` asks for."""
-        carried: list[tuple[str, int]] = []
-        try:
-            trees = [self._open_code(path) for path in (order["code"], *order["layers"])]
-        except OSError as error:
-            self._refuse(order["id"], f"code {order['code']} cannot be mounted: {error}")
+        refusal = Assignment(self, cell, order).carry_out()
+        if refusal:
+            self._refuse(order["id"], refusal)
             cell.nursery.pool.append(cell)
-            return
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        reading, writing = os.pipe()
-        os.set_blocking(reading, False)
-        carried += [("channel", ours.detach()), ("logs", reading)]
-        message = {
-            "handler": order["handler"],
-            "env": order["environment"],
-            "tmp_mb": order["ephemeral_mb"],
-            "data_mb": 0 if self.cgroups.limits_memory else order["memory_mb"],
-        }
-        freeze: tuple[bytes, bytes] = (b"", b"")
-        try:
-            if cell.leaf is not None:
-                self._limit_memory(cell.leaf, order)
-                freeze = self._carry_files(cell, carried)
-            if cell.control is None:
-                raise OSError("its control socket is closed")
-            socket.send_fds(cell.control, [json.dumps(message).encode()], [theirs.fileno(), writing, *trees])
-        except OSError as error:
-            cell.fault = f"the sandbox ended before it was assigned: {error}"
-        finally:
-            theirs.close()
-            for fd in (writing, *trees):
-                os.close(fd)
-        self._hand_over(cell, order, carried, freeze)
+        elif cell.fault:
+            cell.nursery.kill(cell)
 
-    def _limit_memory(self, leaf: Leaf, order: dict[str, Any]) -> None:
-        """The hard limit holds files in /tmp as well; the watch keeps the two apart."""
+    def limit_memory(self, leaf: Leaf, order: dict[str, Any]) -> None:
+        """The hard limit holds files in /tmp as well; the watch keeps the two apart. Raises ``OSError``."""
         memory_mb, ephemeral_mb = order["memory_mb"], order["ephemeral_mb"]
         leaf.limit_memory(memory_mb + ephemeral_mb << 20)
         if leaf.memory_dir:
             self._memory.add(order["id"], leaf.memory_dir, memory_mb, ephemeral_mb, time.monotonic())
 
-    def _carry_files(self, cell: Cell, carried: list[tuple[str, int]]) -> tuple[bytes, bytes]:
-        assert cell.leaf is not None
-        path, freeze, thaw = cell.leaf.freeze_file()
-        if path:
-            carried.append(("freeze", os.open(path, os.O_WRONLY | os.O_CLOEXEC)))
-        path = cell.leaf.peak_file()
-        if path:
-            carried.append(("peak", os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
-        return freeze, thaw
-
-    def _hand_over(self, cell: Cell, order: dict[str, Any], carried: list[tuple[str, int]], freeze: tuple[bytes, bytes]) -> None:
+    def note_assigned(self, cell: Cell, order: dict[str, Any]) -> None:
+        """``cell`` serves ``order`` from now on."""
         node_id = order["id"]
         cell.stage, cell.node_id = "assigned", node_id
         self._assigned[node_id] = cell
         self._memory_mb[node_id] = order["memory_mb"]
         heapq.heappush(self._boosted, (time.monotonic() + _BOOST_S, node_id))
-        if cell.door is not None:
-            carried.append(("door", cell.door.detach()))
-            cell.door = None
-        started = {"event": "started", "id": node_id, "carries": [name for name, _ in carried], "freeze": [f.decode() for f in freeze]}
-        self.tell(started, [fd for _, fd in carried])
-        for _, fd in carried:
-            os.close(fd)
         if cell.pidfd >= 0:
             os.close(cell.pidfd)
             cell.pidfd = -1
-        if cell.fault:
-            cell.nursery.kill(cell)
-
-    def _open_code(self, path: str) -> int:
-        """A detached mount of ``path`` below the code root. Follows no symbolic link on the way."""
-        fd = os.open(self._code_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in path.split("/"):
-                if part in ("", ".", ".."):
-                    raise OSError(f"{path!r} is not a plain path below the code directory")
-                below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-                os.close(fd)
-                fd = below
-            return kernel.open_tree("", dir_fd=fd)
-        finally:
-            os.close(fd)
 
     # -- what nurseries need ---------------------------------------------------------------------------------------------------
 
@@ -502,7 +476,7 @@ class Launcher:
     def start_shell(self, cell: Cell) -> None:
         """Start process 1 of ``cell``. Raises ``OSError``."""
         shell = self._starter.start()
-        cell.shell_pid, cell.pidfd, cell.door = shell.pid, shell.pidfd, shell.door
+        cell.shell_pid, cell.pidfd, cell.door, cell.api = shell.pid, shell.pidfd, shell.door, shell.api
         self._shells[shell.pid] = cell
 
     def wire(self, cell: Cell) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 _MAX_MESSAGE = 1 << 20
-_MAX_DESCRIPTORS = 8
+_MAX_DESCRIPTORS = 16
 _BATCH = 16  # messages read before the loop gets its turn
 
 Message = dict[str, Any]

@@ -11,119 +11,21 @@ which sweeps what the dead one left, prepares again what was prepared, and only 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambent.errors import SandboxFault
-from lambent.sandbox.driver import IsolationReport, SandboxExit, SandboxSpec
+from lambent.sandbox.driver import IsolationReport, SandboxSpec
 from lambent.sandbox.launcher_link import LauncherLink
+from lambent.sandbox.namespace_sandbox import KILLED, NamespaceSandbox, Sockets, exit_of
+from lambent.sandbox.orders import Packages, prepare_order, runtime_of, start_order
 
 if TYPE_CHECKING:
     from lambent.runtimes.catalogue import Catalogue
-    from lambent.runtimes.interpreter import Interpreter
     from lambent.settings import SandboxSettings
 
 CLIENT = Path(__file__).parents[1] / "runtime_api" / "python_client.py"
-_KILLED = SandboxExit(None, 9)
-
-Packages = Callable[["Interpreter"], Sequence[tuple[str, str]]]
-
-
-class NamespaceSandbox:
-    """One sandbox, by its descriptors."""
-
-    __slots__ = (
-        "_freeze_fd",
-        "_freeze_word",
-        "_frozen",
-        "_gone",
-        "_link",
-        "_peak",
-        "_peak_fd",
-        "_settled",
-        "_thaw_word",
-        "channel",
-        "exited",
-        "id",
-        "listener",
-        "logs",
-    )
-
-    def __init__(self, link: LauncherLink, message: dict[str, Any], fds: list[int]) -> None:
-        carried = dict(zip(message["carries"], fds, strict=True))
-        loop = asyncio.get_running_loop()
-        self.id: str = message["id"]
-        self.channel = socket.socket(fileno=carried["channel"])
-        self.channel.setblocking(False)
-        self.logs: int = carried["logs"]
-        self.listener: socket.socket | None = socket.socket(fileno=carried["door"]) if "door" in carried else None
-        if self.listener is not None:
-            self.listener.setblocking(False)
-        self.exited: asyncio.Future[SandboxExit] = loop.create_future()
-        self._gone: asyncio.Future[None] = loop.create_future()
-        self._link = link
-        self._freeze_fd: int = carried.get("freeze", -1)
-        self._freeze_word, self._thaw_word = (word.encode() for word in message["freeze"])
-        self._peak_fd: int = carried.get("peak", -1)
-        self._peak = 0
-        self._frozen = False
-        self._settled = False
-
-    def settled(self) -> None:
-        """Init is over: from now on the CPU share of the memory size applies. Idempotent; implied by the first ``freeze``."""
-        if not self._settled:
-            self._settled = True
-            self._link.send({"op": "settled", "id": self.id})
-
-    def freeze(self) -> None:
-        if self._frozen or self._freeze_fd < 0:
-            return
-        self.settled()
-        with contextlib.suppress(OSError):  # the cgroup has just been removed
-            os.pwrite(self._freeze_fd, self._freeze_word, 0)
-        self._frozen = True
-
-    def thaw(self) -> None:
-        if not self._frozen or self._freeze_fd < 0:
-            return
-        with contextlib.suppress(OSError):
-            os.pwrite(self._freeze_fd, self._thaw_word, 0)
-        self._frozen = False
-
-    def memory_peak(self) -> int:
-        if self._peak_fd >= 0:
-            with contextlib.suppress(OSError, ValueError):
-                self._peak = max(self._peak, int(os.pread(self._peak_fd, 32, 0)))
-        return self._peak
-
-    async def kill(self) -> None:
-        if not self._gone.done():
-            self._link.send({"op": "kill", "id": self.id})
-            await asyncio.shield(self._gone)
-
-    # -- for the driver ---------------------------------------------------------------------------------------------------------
-
-    def end(self, how: SandboxExit, peak: int = 0) -> None:
-        """The runtime process has ended."""
-        self._peak = max(self._peak, peak)
-        if not self.exited.done():
-            self.exited.set_result(how)
-
-    def vanish(self) -> None:
-        """Nothing of the sandbox exists any more."""
-        self.end(_KILLED)
-        for fd in (self._freeze_fd, self._peak_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._freeze_fd = self._peak_fd = -1
-        if self.listener is not None:
-            self.listener.close()
-        if not self._gone.done():
-            self._gone.set_result(None)
 
 
 class NamespacesDriver:
@@ -143,7 +45,9 @@ class NamespacesDriver:
         self._settings = settings
         self._catalogue = catalogue
         self._code_root = os.path.realpath(code_root)
+        self._file_systems = [os.path.realpath(folder) for folder in settings.file_systems.values()]
         self._packages = packages
+        self._sockets = Sockets()
         self._port = port
         self._client = str(client)
         self._reason = reason
@@ -153,7 +57,7 @@ class NamespacesDriver:
         self._restarting: asyncio.Task[None] | None = None
         self._orders: dict[str, dict[str, Any]] = {}  # prepare requests by runtime
         self._prepared: dict[str, asyncio.Future[None]] = {}
-        self._starting: dict[str, asyncio.Future[NamespaceSandbox]] = {}
+        self._starting: dict[str, tuple[asyncio.Future[NamespaceSandbox], tuple[str, ...]]] = {}  # with the extensions by number
         self._sandboxes: dict[str, NamespaceSandbox] = {}
         self._is_closed = False
 
@@ -190,7 +94,7 @@ class NamespacesDriver:
             future.add_done_callback(_consume)
             try:
                 if runtime not in self._orders:
-                    self._orders[runtime] = await asyncio.to_thread(self._order, runtime)
+                    self._orders[runtime] = await asyncio.to_thread(prepare_order, self._catalogue, runtime, self._packages, self._client)
             except BaseException as error:
                 del self._prepared[runtime]
                 if not future.done():
@@ -201,59 +105,23 @@ class NamespacesDriver:
         await asyncio.shield(future)
 
     async def start(self, spec: SandboxSpec) -> NamespaceSandbox:
-        if spec.runtime not in self._prepared or not self._prepared[spec.runtime].done() or self._restarting is not None:
-            await self.prepare(spec.runtime)
+        runtime = runtime_of(spec)
+        if runtime not in self._prepared or not self._prepared[runtime].done() or self._restarting is not None:
+            await self.prepare(runtime)
         if spec.sandbox_id in self._starting or spec.sandbox_id in self._sandboxes:
             raise SandboxFault(f"sandbox {spec.sandbox_id} exists already")
         if self._link is None or not self._link.is_open:
             raise SandboxFault("the launcher has ended")
-        code, layers = self._below(spec.code_dir), [self._below(spec.opt_dir)] if spec.opt_dir else []
+        order = start_order(spec, self._code_root, self._file_systems, self._orders[runtime].get("warm_env", {}))
         future: asyncio.Future[NamespaceSandbox] = asyncio.get_running_loop().create_future()
-        self._starting[spec.sandbox_id] = future
-        self._link.send(
-            {
-                "op": "start",
-                "id": spec.sandbox_id,
-                "runtime": spec.runtime,
-                "handler": spec.handler,
-                "code": code,
-                "layers": layers,
-                "memory_mb": spec.memory_mb,
-                "ephemeral_mb": spec.ephemeral_mb,
-                "environment": dict(spec.environment),
-            }
-        )
+        self._starting[spec.sandbox_id] = (future, spec.extensions)
+        self._link.send(order)
         try:
             return await future
         finally:
-            if self._starting.get(spec.sandbox_id) is future:  # cancelled; what comes now has no owner
+            if self._starting.get(spec.sandbox_id, (None, ()))[0] is future:  # cancelled; what comes now has no owner
                 del self._starting[spec.sandbox_id]
                 self._link.send({"op": "kill", "id": spec.sandbox_id})
-
-    # -- orders ----------------------------------------------------------------------------------------------------------------
-
-    def _order(self, runtime: str) -> dict[str, Any]:
-        """What the launcher must know to start a zygote. Blocks."""
-        interpreter = self._catalogue.find(runtime)
-        library = interpreter.shared_library
-        if library and not interpreter.is_system and (library + "/").startswith(interpreter.prefix + "/"):
-            library = "/var/lang" + library[len(interpreter.prefix) :]
-        return {
-            "op": "prepare",
-            "runtime": runtime,
-            "executable": interpreter.executable,
-            "prefix": interpreter.prefix,
-            "version": list(interpreter.version),
-            "library_path": "" if interpreter.is_system else library or "/var/lang/lib",
-            "packages": [list(package) for package in self._packages(interpreter)],
-            "client": self._client,
-        }
-
-    def _below(self, path: str) -> str:
-        real = os.path.realpath(path)
-        if not real.startswith(self._code_root + "/"):
-            raise SandboxFault(f"{path} is not below the code directory {self._code_root}")
-        return real[len(self._code_root) + 1 :]
 
     # -- the launcher ----------------------------------------------------------------------------------------------------------
 
@@ -270,6 +138,7 @@ class NamespacesDriver:
                 "pids": settings.pids,
                 "port": self._port,
                 "egress": settings.egress,
+                "file_systems": self._file_systems,
             }
         )
         try:
@@ -292,7 +161,7 @@ class NamespacesDriver:
         orphans = list(self._sandboxes.values())
         self._sandboxes.clear()
         for sandbox in orphans:
-            sandbox.end(_KILLED)
+            sandbox.end(KILLED)
         self._fail_all("the launcher has ended")
         try:
             await self._launch()  # it has swept before it answers
@@ -319,12 +188,13 @@ class NamespacesDriver:
             await self._launch()
 
     def _fail_all(self, why: str) -> None:
-        futures: list[asyncio.Future[Any]] = [*self._starting.values(), *self._prepared.values()]
+        futures: list[asyncio.Future[Any]] = [*(future for future, _ in self._starting.values()), *self._prepared.values()]
         for future in futures:
             if not future.done():
                 future.set_exception(SandboxFault(why))
         self._starting.clear()
         self._prepared.clear()
+        self._sockets.fail()
 
     # -- what the launcher says --------------------------------------------------------------------------------------------------
 
@@ -338,8 +208,14 @@ class NamespacesDriver:
             sandbox = self._sandboxes.pop(message["id"], None)
             if sandbox is not None:
                 sandbox.vanish()
+        elif event == "extension_exited":
+            sandbox = self._sandboxes.get(message["id"])
+            if sandbox is not None:
+                sandbox.extension_ended(message["number"], exit_of(message["status"]))
+        elif event == "socket":
+            self._sockets.answer(message["number"], fds)
         elif event == "refused":
-            future = self._starting.pop(message["id"], None)
+            future, _ = self._starting.pop(message["id"], (None, ()))
             if future is not None and not future.done():
                 future.set_exception(SandboxFault(message["message"]))
         elif event in ("prepared", "unprepared"):
@@ -362,25 +238,20 @@ class NamespacesDriver:
 
     def _on_started(self, message: dict[str, Any], fds: list[int]) -> None:
         assert self._link is not None
-        future = self._starting.pop(message["id"], None)
+        future, extensions = self._starting.pop(message["id"], (None, ()))
         if future is None or future.done():
             for fd in fds:
                 os.close(fd)
             self._link.send({"op": "kill", "id": message["id"]})
             return
-        sandbox = self._sandboxes[message["id"]] = NamespaceSandbox(self._link, message, fds)
+        sandbox = self._sandboxes[message["id"]] = NamespaceSandbox(self._link, message, fds, extensions, self._sockets)
         future.set_result(sandbox)
 
     def _on_exited(self, message: dict[str, Any]) -> None:
         sandbox = self._sandboxes.get(message["id"])
         if sandbox is None:
             return
-        status = message["status"]
-        if os.WIFSIGNALED(status):
-            how = SandboxExit(None, os.WTERMSIG(status), message["oom"] and os.WTERMSIG(status) == 9)
-        else:
-            how = SandboxExit(os.waitstatus_to_exitcode(status), None)
-        sandbox.end(how, message["peak"])
+        sandbox.end(exit_of(message["status"], message["oom"]), message["peak"])
 
 
 def _consume(future: asyncio.Future[Any]) -> None:

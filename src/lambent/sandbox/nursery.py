@@ -1,13 +1,7 @@
 """The nursery of one runtime: its zygote, and its sandboxes from the first fork until somebody gets them.
 
-A sandbox as the launcher sees it is a ``Cell``: the pids of shell and runtime, the cgroups, the user id. Its stages:
-
-    fork ──▶ setup ──▶ blank ──▶ assigned ──▶ dying ──▶ (gone)
-
-``fork``: process 1 sleeps in its namespaces, and the zygote has been asked for the runtime process. ``setup``: that process joins its
-cgroups and builds its mounts. ``blank``: it waits, ready, in the pool. From any stage a cell may die: then the shell is killed, and the
-kernel kills everything in its pid namespace. A cell is gone, and its user id free for another, when both the shell and the runtime
-process have been reaped.
+Its sandboxes are cells (``cell.py``). Where a runtime can be started before its function is known (``warm``), every blank of it has an
+interpreter waiting beside it.
 
 Requests that find no blank wait for the next one that becomes ready, whoever it was made for.
 """
@@ -19,65 +13,20 @@ import json
 import os
 import signal
 import socket
+import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from lambent.sandbox import kernel, rootfs
+from lambent.sandbox import origins
+from lambent.sandbox.cell import HELPER, RUNTIME, WARM, Cell
 
 if TYPE_CHECKING:
-    from lambent.sandbox.cgroups import Leaf
     from lambent.sandbox.launcher import Launcher
 
 BLANK_TMP_MB = 512
 _IN_THE_MAKING = 6  # at once; more would only make each of them slower
+_WARM_BLANKS = 2  # at most, where each holds an interpreter of tens of megabytes
 _TRIES = 3  # zygotes or cells that fail in a row before requests are refused
-
-
-class Cell:
-    """One sandbox, from its shell to its end."""
-
-    __slots__ = (
-        "control",
-        "door",
-        "fault",
-        "killed_by_node",
-        "leaf",
-        "name",
-        "node_id",
-        "nursery",
-        "out_of_memory",
-        "pidfd",
-        "runtime_pid",
-        "runtime_status",
-        "shell_pid",
-        "slot",
-        "stage",
-    )
-
-    def __init__(self, nursery: Nursery, name: str, slot: int, leaf: Leaf | None) -> None:
-        self.nursery = nursery
-        self.name = name
-        self.slot = slot
-        self.leaf = leaf
-        self.stage = "fork"
-        self.node_id = ""  # the id of the request that it serves
-        self.killed_by_node = False
-        self.fault = ""
-        self.out_of_memory = False  # and killed for it by us; what the kernel kills is told by its count
-        self.shell_pid = 0  # 0 once reaped
-        self.runtime_pid = 0  # 0 before the fork is known
-        self.runtime_status: int | None = None  # wait status once reaped
-        self.pidfd = -1
-        self.door: socket.socket | None = None  # the listening socket inside
-        self.control: socket.socket | None = None
-
-    def close_descriptors(self) -> None:
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
-        if self.door is not None:
-            self.door.close()
-            self.door = None
 
 
 class Nursery:
@@ -88,7 +37,7 @@ class Nursery:
         self._launcher = launcher
         self._order = order
         self.cells: dict[str, Cell] = {}
-        self.by_runtime_pid: dict[int, Cell] = {}
+        self.by_pid: dict[int, Cell] = {}  # the zygote's living children
         self.pool: deque[Cell] = deque()
         self.waiting: deque[dict[str, Any]] = deque()  # start requests
         self._forking: deque[Cell] = deque()  # in the order of the requests to the zygote
@@ -98,6 +47,7 @@ class Nursery:
         self.is_ready = False
         self._failures = 0
         self.is_weary = False  # cells have failed; no more are made until one is asked for
+        self._warm_failures = 0
         self._complaint = ""
 
     # -- the zygote ------------------------------------------------------------------------------------------------------------
@@ -107,37 +57,16 @@ class Nursery:
         launcher = self._launcher
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ear, mouth = socket.socketpair()  # what the zygote prints; not a file, since children must not take their output for seekable
-        plan = self._plan()
+        plan = origins.root_plan(launcher, self._order)
         pid = os.fork()
         if pid == 0:
-            _become_zygote(plan, theirs, mouth, self._order.get("library_path", ""))
+            origins.become(self._order, plan, theirs, mouth)
         theirs.close()
         mouth.close()
         launcher.watch(ear, lambda: self._on_print(ear))
         self.zygote_pid, self._control, self._complaint = pid, ours, ""
         ours.send(launcher.program or b"\0")
         launcher.watch(ours, self._on_zygote)
-
-    def _plan(self) -> rootfs.RootPlan:
-        launcher, order = self._launcher, self._order
-        files = [("lambent_runtime_client.py", order["client"])]
-        files += [
-            (f"lambent_{name}.py", f"{os.path.dirname(__file__)}/{name}.py") for name in ("zygote", "blank", "kernel", "seccomp", "packing")
-        ]
-        contents = []
-        for name, path in files:
-            with open(path, "rb") as file:
-                contents.append((name, file.read()))
-        return rootfs.RootPlan(
-            executable=order["executable"],
-            prefix=order["prefix"],
-            version=tuple(order["version"]),
-            packages=tuple((name, path) for name, path in order["packages"]),
-            files=tuple(contents),
-            first_uid=launcher.first_uid,
-            resolv_conf=launcher.resolv_conf,
-            rootless=launcher.rootless,
-        )
 
     def _on_print(self, ear: socket.socket) -> None:
         """Keep the end of what the zygote says; it is of interest only when it does not start."""
@@ -161,10 +90,10 @@ class Nursery:
         if "forked" in message:
             self._on_forked(message["forked"], message.get("fault", ""))
         elif "ended" in message:
-            self.on_runtime_end(*message["ended"])
+            self.on_end(*message["ended"])
         elif "ready" in message:
             self.is_ready, self._failures = True, 0
-            if not self._launcher.blanks:
+            if not self._pool_size:
                 self._launcher.tell_prepared(self.runtime)
             self.refill()
         elif "fault" in message:
@@ -213,7 +142,7 @@ class Nursery:
             return
         wanted = len(self.waiting)
         if self._launcher.is_quiet() and not self.is_weary:
-            wanted += max(0, self._launcher.blanks - len(self.pool))
+            wanted += max(0, self._pool_size - len(self.pool))
         while self._making < min(wanted, _IN_THE_MAKING):
             try:
                 self._make()
@@ -221,8 +150,12 @@ class Nursery:
                 self._failed(str(error))
                 return
 
+    @property
+    def _pool_size(self) -> int:
+        return min(self._launcher.blanks, _WARM_BLANKS) if self._order.get("warm") else self._launcher.blanks
+
     def lacks_blanks(self) -> bool:
-        return len(self.pool) + self._making < self._launcher.blanks
+        return len(self.pool) + self._making < self._pool_size
 
     def wants_blanks(self) -> bool:
         """Whether the loop should come back to make some as soon as it is quiet."""
@@ -253,11 +186,14 @@ class Nursery:
         launcher = self._launcher
         assert self._control is not None
         cell.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        cell.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # siblings of the blank are known by their pid only
         launcher.watch(cell.control, lambda: self._on_control(cell))
         if cell.leaf is not None:
             cell.leaf.limit_pids(launcher.pids)
         doors = cell.leaf.attach_points() if cell.leaf is not None else []
         config = {"uid": launcher.uid_of(cell.slot), "rootless": launcher.rootless, "pids": launcher.pids, "tmp_mb": BLANK_TMP_MB}
+        if self._order.get("warm") and self._warm_failures < _TRIES:
+            config.update(warm=self._order["warm"], warm_env=self._order["warm_env"])
         self._forking.append(cell)
         try:
             socket.send_fds(self._control, [json.dumps(config).encode()], [cell.pidfd, theirs.fileno(), *doors])
@@ -270,33 +206,49 @@ class Nursery:
 
     def _on_forked(self, pid: int, fault: str) -> None:
         cell = self._forking.popleft()
-        cell.runtime_pid = pid
         if not pid:
             self._cell_failed(cell, fault)
             return
-        self.by_runtime_pid[pid] = cell
+        if cell.runtime_pid:  # it has been quick enough to have handed over already
+            self._adopt(cell, pid, HELPER)
+        else:
+            cell.runtime_pid = pid
+            self._adopt(cell, pid, RUNTIME)
         if cell.stage == "fork":  # it may have been quicker to say that it is blank
             cell.stage = "setup"
 
+    def _adopt(self, cell: Cell, pid: int, part: int) -> None:
+        self.by_pid[pid] = cell
+        cell.parts[pid] = part
+
     def _on_control(self, cell: Cell) -> None:
+        while cell.control is not None:
+            try:
+                data, fds, pid = _receive(cell.control)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, fds, pid = b"", [], 0
+            message = json.loads(data) if data else {}
+            if "fault" in message:
+                cell.fault = message["fault"]
+            elif "born" in message:
+                self._adopt(cell, pid, message["born"])
+                if message["born"] == WARM:
+                    cell.warm_pid = pid
+            elif "blank" in message and cell.stage != "dying":
+                cell.warm_ends = fds
+                self._made(cell)
+            elif not data:  # sealed before user code, or dead
+                self._hung_up(cell)
+
+    def _hung_up(self, cell: Cell) -> None:
         assert cell.control is not None
-        try:
-            data = cell.control.recv(4096, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        message = json.loads(data) if data else {}
-        if "fault" in message:
-            cell.fault = message["fault"]
-        elif "blank" in message and cell.stage != "dying":
-            self._made(cell)
-        elif not data:  # sealed before user code, or dead
-            self._launcher.unwatch(cell.control)
-            cell.control.close()
-            cell.control = None
-            if cell.stage != "assigned":
-                self._cell_failed(cell, "the runtime process ended before it was assigned")
+        self._launcher.unwatch(cell.control)
+        cell.control.close()
+        cell.control = None
+        if cell.stage != "assigned":
+            self._cell_failed(cell, "the runtime process ended before it was assigned")
 
     def _made(self, cell: Cell) -> None:
         cell.stage = "blank"
@@ -306,7 +258,7 @@ class Nursery:
             self._launcher.assign(cell, self.waiting.popleft())
         else:
             self.pool.append(cell)
-            if len(self.pool) >= self._launcher.blanks:
+            if len(self.pool) >= self._pool_size:
                 self._launcher.tell_prepared(self.runtime)
         self.refill()
 
@@ -341,19 +293,46 @@ class Nursery:
             self._making -= 1
             self._failed(cell.fault or "a sandbox ended while it was made")
 
-    def on_runtime_end(self, pid: int, status: int) -> None:
-        """The runtime process has been reaped, by the zygote or, where that is dead, by the launcher."""
-        cell = self.by_runtime_pid.pop(pid, None)
+    def on_end(self, pid: int, status: int) -> None:
+        """A child of the zygote has been reaped, by the zygote or, where that is dead, by the launcher."""
+        if pid not in self.by_pid:  # whoever is new says so before it can end, but on another socket
+            for other in list(self.cells.values()):
+                self._on_control(other)
+        cell = self.by_pid.pop(pid, None)
         if cell is None:
             return
-        cell.runtime_status = status
-        if cell.control is not None:
-            self._on_control(cell)  # its last words may still be on the way
-        oom = cell.out_of_memory or (cell.leaf is not None and cell.leaf.oom_kills() > 0)
-        if cell.node_id:
-            self._launcher.tell_exited(cell, status, oom)
-        self.kill(cell)
+        self._on_control(cell)  # its last words may still be on the way
+        part = cell.parts.pop(pid)
+        if part == RUNTIME or (part == HELPER and status):
+            self._on_runtime_end(cell, status)
+        elif part == WARM and cell.stage in ("setup", "blank"):
+            self._warm_failures += 1
+            self._cell_failed(cell, "the waiting interpreter ended")
+        elif part >= 0:
+            cell.living_extensions -= 1
+            if cell.stage == "assigned":
+                self._launcher.tell({"event": "extension_exited", "id": cell.node_id, "number": part, "status": status})
+                self._end_if_empty(cell)
+
+    def _on_runtime_end(self, cell: Cell, status: int) -> None:
+        if cell.runtime_status is None:
+            cell.runtime_status = status
+            oom = cell.out_of_memory or (cell.leaf is not None and cell.leaf.oom_kills() > 0)
+            if cell.node_id:
+                self._launcher.tell_exited(cell, status, oom)
+        self._end_if_empty(cell)
         self._launcher.bury(cell)
+
+    def _end_if_empty(self, cell: Cell) -> None:
+        """The runtime's end is the end of all, except that extensions live to hear of it; whoever owns the sandbox kills it then."""
+        if cell.runtime_status is not None and cell.living_extensions <= 0:
+            self.kill(cell)
+
+    def signal_runtime(self, cell: Cell, number: int) -> None:
+        """Send a signal to the runtime process, if it lives."""
+        if self._control is not None and cell.runtime_pid and cell.runtime_status is None:
+            with contextlib.suppress(OSError):
+                self._control.send(json.dumps({"signal": [cell.runtime_pid, number]}).encode())
 
     def forget(self, cell: Cell) -> None:
         """``cell`` is gone."""
@@ -361,6 +340,8 @@ class Nursery:
             self._launcher.unwatch(cell.control)
             cell.control.close()
             cell.control = None
+        for pid in cell.parts:
+            self.by_pid.pop(pid, None)
         del self.cells[cell.name]
 
     def stop(self) -> None:
@@ -372,25 +353,15 @@ class Nursery:
                 os.kill(self.zygote_pid, signal.SIGKILL)
 
 
-def _become_zygote(plan: rootfs.RootPlan, control: socket.socket, mouth: socket.socket, library_path: str) -> NoReturn:
-    """In the forked child: into the new root, then the interpreter."""
-    try:
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        rootfs.enter(plan)
-        keep = control.detach()
-        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-        os.dup2(mouth.fileno(), 1)
-        os.dup2(mouth.fileno(), 2)
-        os.dup2(keep, 3)
-        kernel.close_range(4)
-        environment = {"PATH": "/var/lang/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-        if library_path:
-            environment["LD_LIBRARY_PATH"] = library_path
-        program = plan.inner_executable()
-        os.execve(program, [program, "-u", "/var/runtime/lambent_zygote.py", "3"], environment)
-    except BaseException as error:  # the child of a fork must not return into the launcher's loop
-        with contextlib.suppress(OSError):
-            (control if control.fileno() >= 0 else socket.socket(fileno=3)).send(json.dumps({"fault": str(error)}).encode())
-    os._exit(1)
+def _receive(control: socket.socket) -> tuple[bytes, list[int], int]:
+    """The next message, its descriptors, and the pid of its sender in our terms. Does not wait."""
+    space = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(8)
+    data, ancillary, _, _ = control.recvmsg(4096, space, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    pid = 0
+    for _, kind, payload in ancillary:
+        if kind == socket.SCM_RIGHTS:
+            fds += struct.unpack(f"={len(payload) // 4}i", payload)
+        elif kind == socket.SCM_CREDENTIALS:
+            pid = struct.unpack("=iII", payload)[0]
+    return data, fds, pid

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from lambent.sandbox import kernel
 
-TMPFS_OPTIONS = "mode=0755,size=32m,nr_inodes=8192"
+TMPFS_OPTIONS = "mode=0755,size=64m,nr_inodes=8192"
 _LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _DIRECTORIES = ("dev", "etc", "etc/ssl", "mnt", "opt", "proc", "tmp", "usr", "var/empty", "var/lang", "var/runtime", "var/task")
 _COPIED = ("ld.so.cache", "ld.so.conf", "localtime", "services", "protocols", "mime.types", "ssl/openssl.cnf")
@@ -32,9 +32,9 @@ _SPOTS = ("/mnt", "/media", "/srv", "/tmp", "/usr")
 class RootPlan:
     """What a zygote's root is made of. Paths are the host's."""
 
-    executable: str
-    prefix: str
-    version: tuple[int, ...]
+    executable: str  # of the Python that is the zygote; "" in the root of a carrier
+    prefix: str  # seen as /var/lang; "" for none
+    version: tuple[int, ...]  # of that Python
     packages: tuple[tuple[str, str], ...]  # (name under /var/runtime, path)
     files: tuple[tuple[str, bytes], ...]  # (name under /var/runtime, content)
     first_uid: int  # of the user ids that sandboxes get, for /etc/passwd
@@ -68,6 +68,7 @@ def enter(plan: RootPlan) -> None:
     for name, target in links.items():
         os.symlink(target, name)
     for name, content in {**etc, **{"var/runtime/" + name: content for name, content in plan.files}}.items():
+        os.makedirs(os.path.dirname(name), exist_ok=True)
         with open(name, "wb") as file:
             file.write(content)
     for target, fd in trees:
@@ -75,6 +76,9 @@ def enter(plan: RootPlan) -> None:
     for target in _covered(plan):
         if os.path.isdir(target):
             _attach(target, kernel.open_tree("var/empty"))
+    _put_bash_first()
+    if plan.is_system:
+        os.symlink("/usr/bin", "var/lang/bin")
     _devices(plan.rootless)
     if plan.rootless:  # the kernel lets only those mount a new /proc who see one already; each sandbox covers it
         kernel.mount("proc", "proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
@@ -90,7 +94,7 @@ def _sources(plan: RootPlan) -> list[tuple[str, int]]:
     bound = [("usr", "/usr")]
     bound += [(name, "/" + name) for name in _LINKED if os.path.isdir("/" + name) and not os.path.islink("/" + name)]
     bound += [("etc/" + name, "/etc/" + name) for name in _BOUND if os.path.isdir("/etc/" + name)]
-    if not plan.is_system:
+    if plan.prefix and not plan.is_system:
         bound.append(("var/lang", plan.prefix))
     bound += [("var/runtime/" + name, path) for name, path in plan.packages]
     return [(target, _tree(os.path.realpath(path))) for target, path in bound]
@@ -108,6 +112,7 @@ def _attach(target: str, fd: int) -> None:
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         os.makedirs(target, exist_ok=True)
     else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
     kernel.move_mount(fd, target)
     os.close(fd)
@@ -116,10 +121,22 @@ def _attach(target: str, fd: int) -> None:
 
 def _covered(plan: RootPlan) -> list[str]:
     short = ".".join(str(number) for number in plan.version[:2])
+    if not plan.version:
+        return ["usr/local"]
     covered = [f"var/lang/{lib}/python{short}/site-packages" for lib in ("lib", "lib64")]
     if plan.is_system:
         covered += ["usr/lib/python3/dist-packages", f"usr/lib/python{short}/site-packages", f"usr/lib64/python{short}/site-packages"]
     return ["usr/local", *covered]
+
+
+def _put_bash_first() -> None:
+    """AWS's ``/bin/sh`` is bash, and scripts rely on it (``set -o pipefail``); Debian's is not."""
+    shell, bash = os.path.realpath("/bin/sh"), os.path.realpath("/bin/bash")
+    if shell != bash and os.path.isfile(bash) and shell.startswith("/usr/"):
+        tree = kernel.open_tree(bash)
+        kernel.move_mount(tree, shell[1:])
+        os.close(tree)
+        kernel.restrict_mount(shell[1:])
 
 
 def _links() -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 User code must not be process 1: signals that it sends to itself would be ignored, and it would have to reap what its children leave
 behind. So every sandbox begins with a shell. The launcher steps into fresh pid, network, ipc and host name namespaces, furnishes them
-(loopback, the platform's door: a socket that listens on 127.0.0.1 and that the node serves), starts the shell there and steps back.
+(loopback and two doors, sockets that listen on 127.0.0.1 and that the node serves: the platform's, and that of the three APIs), starts the
+shell there and steps back.
 
 The shell gives up what it has (descriptors, root directory, user id, capabilities) and sleeps until somebody kills it, which kills the
 whole sandbox. Orphans need no attention, since it ignores ``SIGCHLD``. There is one per environment, so it must cost nothing: it is a
@@ -24,6 +25,7 @@ from lambent.sandbox.machine_code import Step, executable, in_memory
 
 NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 _HELD = (("net", kernel.CLONE_NEWNET), ("ipc", kernel.CLONE_NEWIPC), ("uts", kernel.CLONE_NEWUTS), ("pid", kernel.CLONE_NEWPID))
+API_PORT = 9001  # contract 03, section 2
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -55,14 +57,15 @@ class Shell:
 
     pid: int
     pidfd: int
-    door: socket.socket | None
+    door: socket.socket | None  # the platform's
+    api: socket.socket  # where the three APIs are
 
 
 class ShellStarter:
     """Starts shells. Must be used by a process with one thread, since it changes its own namespaces for a moment."""
 
     def __init__(self, hostname: str, port: int, uid: int) -> None:
-        """``port`` 0 means that there is no door; ``uid`` 0 that there is no other user to become (without root). Raises ``OSError``."""
+        """``port`` 0: there is no platform's door; ``uid`` 0: there is no other user to become (without root). Raises ``OSError``."""
         self._hostname = hostname
         self._port = port
         self._program = in_memory("lambent-shell", program(uid))
@@ -71,20 +74,32 @@ class ShellStarter:
     def start(self) -> Shell:
         """Raises ``OSError``."""
         kernel.unshare(NAMESPACES)
-        door = None
+        doors: list[socket.socket] = []
         try:
             kernel.sethostname(self._hostname)
             _raise_loopback()
-            door = _open_door(self._port) if self._port else None
+            doors += [_open_door(port) for port in (API_PORT, self._port) if port]
             pid = os.posix_spawn(f"/proc/self/fd/{self._program}", ["shell"], {})
         except OSError:
-            if door is not None:
+            for door in doors:
                 door.close()
             raise
         finally:
             for fd, flag in self._own:
                 kernel.setns(fd, flag)
-        return Shell(pid, kernel.pidfd_open(pid), door)
+        return Shell(pid, kernel.pidfd_open(pid), doors[1] if self._port else None, doors[0])
+
+    def open_socket(self, pid: int) -> socket.socket:
+        """A TCP socket in the network of the shell ``pid``. Raises ``OSError``."""
+        there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            kernel.setns(there, kernel.CLONE_NEWNET)
+            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        finally:
+            for fd, flag in self._own:
+                if flag == kernel.CLONE_NEWNET:
+                    kernel.setns(fd, flag)
+            os.close(there)
 
 
 def _raise_loopback() -> None:

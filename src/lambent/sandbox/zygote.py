@@ -5,8 +5,11 @@ boto3), and then does nothing but fork when the launcher says so and report how 
 secret, so that a child shares nothing with it that a function may not know. It is single-threaded, since a fork copies one thread.
 
 The launcher's messages: first the system call filter as it is, then ``{"uid", "rootless", "pids", "tmp_mb"}`` with the descriptors
-[pidfd of the shell, control socket, cgroup doors ...] for each child. Ours: ``{"ready": version}``, ``{"forked": pid}`` or ``{"forked":
-0, "fault"}`` in the order of the requests, ``{"ended": [pid, wait status]}``.
+[pidfd of the shell, control socket, cgroup doors ...] for each child, and ``{"signal": [pid, number]}`` for one that lives. Ours:
+``{"ready": version}``, ``{"forked": pid}`` or ``{"forked": 0, "fault"}`` in the order of the requests, ``{"ended": [pid, wait status]}``.
+
+A *carrier* is the same for runtimes that are programs of their own: a fork of the launcher in the root of that runtime, where no Python
+need be, with ``serve`` for its life (``origins.py``).
 
 Runs on CPython 3.8 to 3.14, standard library only.
 """
@@ -26,16 +29,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lambent.sandbox import blank, kernel, packing
 else:
-    import lambent_blank as blank
-    import lambent_kernel as kernel
-    import lambent_packing as packing
+    try:
+        import lambent_blank as blank
+        import lambent_kernel as kernel
+        import lambent_packing as packing
+    except ImportError:  # in the launcher
+        from lambent.sandbox import blank, kernel, packing
 
 
 def main(control: socket.socket) -> None:
-    """Serve the launcher until it goes away."""
+    """The zygote of a Python runtime."""
     program = control.recv(1 << 20)
     client = importlib.import_module("lambent_runtime_client")
     client.preload()
+    gc.collect()
+    packing.pack()
+    serve(control, program, client)
+
+
+def serve(control: socket.socket, program: bytes, client: Any) -> None:
+    """Fork for the launcher until it goes away. ``client`` is ``None`` in a carrier, whose children execute programs."""
+    if program == b"\0":  # this machine has none
+        program = b""
     bell, clapper = socket.socketpair()
     for end in (bell, clapper):
         end.setblocking(False)
@@ -45,8 +60,6 @@ def main(control: socket.socket) -> None:
     poller = select.poll()
     poller.register(control, select.POLLIN)
     poller.register(bell, select.POLLIN)
-    gc.collect()
-    packing.pack()
     gc.freeze()
     _tell(control, {"ready": "%d.%d.%d" % sys.version_info[:3]})  # noqa: UP031
     while True:
@@ -58,6 +71,9 @@ def main(control: socket.socket) -> None:
             config, fds = blank.receive(control)
             if not config:
                 os._exit(0)
+            if "signal" in config:
+                _signal(*config["signal"])
+                continue
             _fork(control, config, fds, own_pid_namespace, program, client)
 
 
@@ -78,6 +94,15 @@ def _fork(control: socket.socket, config: blank.Message, fds: list[int], own: in
         os.close(fd)
     if pid > 0:
         _tell(control, {"forked": pid})
+
+
+def _signal(pid: int, number: int) -> None:
+    """Signal a child of ours. Nobody else can be sure whom a pid belongs to, since nobody else reaps."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.kill(pid, number)
+    except (ChildProcessError, ProcessLookupError):
+        pass
 
 
 def _reap(control: socket.socket) -> None:
