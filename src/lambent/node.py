@@ -37,6 +37,7 @@ from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
 from lambent.control.code_room import CodeRoom
 from lambent.control.code_source import CodeSource
+from lambent.control.file_systems import FileSystems, require_mountable
 from lambent.control.function_rules import Rules
 from lambent.control.function_table import FunctionTable
 from lambent.control.functions import Functions
@@ -48,14 +49,15 @@ from lambent.errors import LambentError
 from lambent.function_version import FunctionVersion
 from lambent.iam.credentials import Authenticator
 from lambent.invoke.admission import LocalAssigner
-from lambent.invoke.environment import EnvironmentInfo
+from lambent.invoke.fittings import EnvironmentInfo
 from lambent.invoke.frontdoor import FrontDoor
 from lambent.invoke.pools import Pools
 from lambent.invoke.registry import Registry
+from lambent.invoke.sandbox_specs import SandboxSpecs
 from lambent.observe.log_store import LogStore
 from lambent.observe.story import Story
 from lambent.runtimes.catalogue import Catalogue
-from lambent.runtimes.environment_variables import Places, RoleCredentials, environment_variables
+from lambent.runtimes.environment_variables import Places, RoleCredentials
 from lambent.runtimes.versions import runtime_version
 from lambent.sandbox.choose import make_driver
 from lambent.sandbox.driver import IsolationReport, SandboxDriver, SandboxSpec
@@ -137,12 +139,13 @@ class Node:
         self._closers.push_async_callback(logs.close)
         self.logs = logs
 
-        catalogue = Catalogue(settings.sandbox.interpreters)
+        catalogue = Catalogue(settings.sandbox.interpreters, package_folders=settings.sandbox.packages)
         self.http = HttpServer(clock, settings.limits.request_head, settings.limits.request_body)
         self.driver: SandboxDriver = Doors(make_driver(settings.sandbox, code_root, catalogue, settings.port), self.http.adopt)
         await self.driver.open()
         self._closers.push_async_callback(self.driver.close)
 
+        self.specs = SandboxSpecs(catalogue, Places(endpoint_url=f"http://127.0.0.1:{settings.port}"), extensions_in)
         registry = Registry()
         self.pools = Pools(registry, self.driver, clock, logs, self.story, self._spec_for, settings, _version_of(catalogue))
         front_door = FrontDoor(
@@ -153,7 +156,7 @@ class Node:
         code = CodeStore(code_root, store, blobs, links, settings.limits, clock, self._runs_on)
         self._closers.callback(code.close)
         table = FunctionTable(store)
-        rules = Rules(settings.limits, catalogue)
+        rules = Rules(settings.limits, catalogue, file_systems=FileSystems(settings.sandbox.file_systems))
         layer_table = LayerTable(store)
         room = CodeRoom(table, layer_table, settings.limits)
         layers = Layers(layer_table, code, CodeSource(), room, clock, settings.limits)
@@ -200,23 +203,13 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _spec_for(self, version: FunctionVersion, environment_id: str, log_stream: str) -> SandboxSpec:
+        require_mountable(version.mounts)
         account = version.arn.account
         if self.settings.auth == "signature":
             credentials = RoleCredentials(self._internal.access_key, self._internal.secret_key)
         else:
             credentials = RoleCredentials(account)
-        places = Places(endpoint_url=f"http://127.0.0.1:{self.settings.port}")
-        return SandboxSpec(
-            sandbox_id=environment_id,
-            runtime=version.runtime,
-            handler=version.handler,
-            code_dir=version.code_dir,
-            memory_mb=version.memory_mb,
-            ephemeral_mb=version.ephemeral_mb,
-            opt_dir=version.opt_dir,
-            extensions=extensions_in(version.opt_dir),
-            environment=environment_variables(version, log_stream, credentials=credentials, places=places),
-        )
+        return self.specs.make(version, environment_id, log_stream, credentials)
 
     def _runs_on(self, sha256: str) -> bool:
         return self.pools.uses_code(sha256)
@@ -255,7 +248,7 @@ def _version_of(catalogue: Catalogue) -> Callable[[FunctionVersion], tuple[str, 
     """What INIT_START says of a version's runtime. The interpreter is known by then, since the runtime was prepared with it."""
 
     def version_of(version: FunctionVersion) -> tuple[str, str]:
-        built = runtime_version(catalogue.find(version.runtime), version.arn.region, version.arn.partition)
+        built = runtime_version(catalogue.plan(version.runtime), version.arn.region, version.arn.partition)
         return built.text, built.arn
 
     return version_of

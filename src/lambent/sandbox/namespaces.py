@@ -19,7 +19,7 @@ from lambent.errors import SandboxFault
 from lambent.sandbox.driver import IsolationReport, SandboxSpec
 from lambent.sandbox.launcher_link import LauncherLink
 from lambent.sandbox.namespace_sandbox import KILLED, NamespaceSandbox, Sockets, exit_of
-from lambent.sandbox.orders import Packages, prepare_order, runtime_of, start_order
+from lambent.sandbox.orders import IMAGE, Packages, prepare_order, runtime_of, start_order
 
 if TYPE_CHECKING:
     from lambent.runtimes.catalogue import Catalogue
@@ -87,6 +87,8 @@ class NamespacesDriver:
         self._fail_all("the driver is closed")
 
     async def prepare(self, runtime: str) -> None:
+        """Make ready for ``runtime``; the empty name stands for container images. Raises ``SandboxFault``."""
+        runtime = runtime or IMAGE
         await self._ensure_running()
         future = self._prepared.get(runtime)
         if future is None or (future.done() and future.exception() is not None):

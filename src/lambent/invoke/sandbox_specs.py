@@ -1,0 +1,85 @@
+"""What a version's sandbox is built from: a function version and the plan of its runtime, put together as a ``SandboxSpec``. Pure, but for
+looking whether the code or a layer holds the ``bootstrap`` of a provided runtime.
+
+Four ways to run, one rule each: Python is forked from a zygote (no program); the other managed runtimes are a program that may have been
+started ahead; with ``AWS_LAMBDA_EXEC_WRAPPER`` the wrapper is the program and gets the runtime's command line as its arguments (contract 03
+§3); a container image is what its ENTRYPOINT and CMD say, in its own root and with its own variables under the function's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from lambent.function_version import FunctionVersion, ImageRoot
+from lambent.runtimes import provided
+from lambent.runtimes.environment_variables import Places, RoleCredentials, environment_variables
+from lambent.sandbox.driver import Mount, Program, SandboxSpec
+
+if TYPE_CHECKING:
+    from lambent.runtimes.catalogue import Catalogue
+    from lambent.runtimes.plan import RuntimePlan
+
+WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
+IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Defaults of the managed runtimes, which mean nothing in somebody else's file system.
+_NOT_IN_IMAGES = ("LD_LIBRARY_PATH", "PYTHONPATH", "PWD", "SHLVL")
+
+
+class SandboxSpecs:
+    """Makes specs. ``extensions_in`` lists the extensions in a folder of merged layers, as paths inside."""
+
+    def __init__(self, catalogue: Catalogue, places: Places, extensions_in: Callable[[str], Sequence[str]]) -> None:
+        self._catalogue = catalogue
+        self._places = places
+        self._extensions_in = extensions_in
+
+    def make(self, version: FunctionVersion, environment_id: str, log_stream: str, credentials: RoleCredentials) -> SandboxSpec:
+        """Raises ``ClientFault`` where this machine does not have the runtime."""
+        image = version.image
+        plan = None if image is not None else self._catalogue.plan(version.runtime)
+        defaults = image.environment if image is not None else plan.environment if plan is not None else {}
+        environment = environment_variables(
+            version,
+            log_stream,
+            credentials=credentials,
+            places=self._places,
+            log_format=version.log_format,
+            log_level=version.application_log_level,
+            defaults=defaults,
+        )
+        if image is not None:
+            _undo_defaults(environment, version, image)
+        return SandboxSpec(
+            sandbox_id=environment_id,
+            runtime=version.runtime,
+            handler=version.handler,
+            code_dir=version.code_dir,
+            memory_mb=version.memory_mb,
+            ephemeral_mb=version.ephemeral_mb,
+            environment=environment,
+            opt_dir=version.opt_dir,
+            program=_program(version, plan, environment.get(WRAPPER, "")),
+            mounts=tuple(Mount(each.source, each.mount_path) for each in version.mounts),
+            extensions=tuple(self._extensions_in(version.opt_dir)) if version.opt_dir else (),
+            image_layers=image.layers if image is not None else (),
+        )
+
+
+def _program(version: FunctionVersion, plan: RuntimePlan | None, wrapper: str) -> Program | None:
+    if plan is None:
+        assert version.image is not None
+        return Program(version.image.argv, version.image.workdir or "/")
+    if version.runtime in provided.RUNTIMES:
+        return Program(provided.bootstrap(version.code_dir, version.opt_dir).argv)
+    if wrapper and plan.wraps:
+        return Program((wrapper, *(plan.argv or plan.wrapped)))
+    return Program(plan.argv, warm=plan.warm) if plan.argv else None
+
+
+def _undo_defaults(environment: dict[str, str], version: FunctionVersion, image: ImageRoot) -> None:
+    for name in _NOT_IN_IMAGES:
+        if name not in image.environment and name not in version.environment:
+            environment.pop(name, None)
+    if "PATH" not in image.environment and "PATH" not in version.environment:
+        environment["PATH"] = IMAGE_PATH
