@@ -11,7 +11,7 @@ from lambent.runtimes import prepare
 from lambent.runtimes.interpreter import Interpreter
 from lambent.runtimes.packages import has_sdk, runtime_packages, satisfies, sdk_supports
 
-CLIENT = ["awslambdaric", "simplejson"]
+CLIENT = ["awslambda.py", "awslambdaric", "simplejson"]
 SDK = ["boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six.py"]
 
 

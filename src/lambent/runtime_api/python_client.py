@@ -37,14 +37,24 @@ import struct
 import sys
 import threading
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from awslambdaric import bootstrap
 from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient, InvocationRequest, LambdaRuntimeClient
 from awslambdaric.lambda_runtime_marshaller import LambdaMarshaller, to_json
 
+if TYPE_CHECKING:
+    from lambent.runtime_api import awslambda
+else:
+    try:
+        import awslambda
+    except ImportError:  # not in a sandbox
+        from lambent.runtime_api import awslambda
+
 _HEADER = struct.Struct(">BII")
 _INVOKE, _NEXT, _RESPONSE, _ERROR, _INIT_ERROR = 0x01, 0x11, 0x12, 0x13, 0x14
+_RESPONSE_START, _CHUNK, _RESPONSE_END = 0x15, 0x16, 0x17
+_CHUNK_MOST = 1_048_576
 _NEXT_FRAME = _HEADER.pack(_NEXT, 0, 0)
 _BUFFER = bytearray(65_536)  # made before the fork: a child dirties only the pages that its events fill
 _JOIN_BELOW = 32_768  # bytes; larger answers are not copied into one piece
@@ -181,14 +191,19 @@ class CompiledMarshaller(LambdaMarshaller):  # type: ignore[misc]
                 pass
         return super().unmarshal_request(request, content_type)
 
-    def marshal_response(self, response: Any) -> tuple[bytes | str, str]:
+    @awslambda.unseen
+    def marshal_response(self, response: Any) -> tuple[Any, str]:
         if self.jsonEncoder is self._aws_encoder:  # function authors may replace it
             try:
                 marshal.dumps(response, 2)
                 return self._encode(response), "application/json"
             except (ValueError, TypeError, RecursionError):
                 pass
-        answer: tuple[bytes | str, str] = super().marshal_response(response)
+        if isinstance(response, awslambda.GENERATORS) and awslambda.open_stream is not None:
+            response = awslambda.drain(response)
+        if isinstance(response, awslambda.Streamed):
+            return response, response.content_type
+        answer: tuple[Any, str] = super().marshal_response(response)
         return answer
 
 
@@ -200,13 +215,15 @@ def _marshaller() -> CompiledMarshaller:
     return _marshallers[name]
 
 
-class FrameClient(LambdaRuntimeClient):  # type: ignore[misc]
+class FrameClient(LambdaRuntimeClient, awslambda.Transport):  # type: ignore[misc]
     """What ``bootstrap.run`` takes for a client of the Runtime API."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(os.environ.get("AWS_LAMBDA_RUNTIME_API", ""))
         self._channel = channel
         self._answer: list[bytes] = []
+        self._token = self._request_id = ""
+        self._stream: awslambda.ResponseStream | None = None
 
     def wait_next_invocation(self) -> InvocationRequest:
         """Send the answer that is held back, ask for the next event, and wait for it."""
@@ -215,6 +232,7 @@ class FrameClient(LambdaRuntimeClient):  # type: ignore[misc]
         self._channel.send(answer)
         head, body = self._channel.receive()
         token, request_id, deadline, arn, trace, tenant, cognito, client_context = head.split("\n", 7)
+        self._token, self._request_id = token, request_id
         return InvocationRequest(
             invoke_id=request_id,
             x_amzn_trace_id=trace or None,
@@ -231,10 +249,12 @@ class FrameClient(LambdaRuntimeClient):  # type: ignore[misc]
     def post_invocation_result(
         self,
         invoke_id: str,
-        result_data: bytes | str,
+        result_data: Any,
         content_type: str = "application/json",
         invocation_id: str | None = None,
     ) -> None:
+        if self._stream is not None and self._end_stream("", b""):
+            return
         body = result_data if isinstance(result_data, bytes) else result_data.encode("utf-8")
         self._hold(_RESPONSE, "\n".join((invocation_id or "", invoke_id, _line(content_type))), body)
 
@@ -246,12 +266,45 @@ class FrameClient(LambdaRuntimeClient):  # type: ignore[misc]
         invocation_id: str | None = None,
     ) -> None:
         error_type = _line(json.loads(error_response_data).get("errorType", ""))
+        if self._stream is not None and self._end_stream(error_type or "Unhandled", error_response_data.encode()):
+            return
         cause = xray_fault if len(xray_fault.encode()) < _XRAY_CAUSE_MAX else ""
         self._hold(_ERROR, "\n".join((invocation_id or "", invoke_id, error_type, cause)), error_response_data.encode())
 
     def post_init_error(self, error_response_data: dict[str, Any], error_type_override: str | None = None) -> None:
         error_type = _line(error_type_override or error_response_data["errorType"])
         self._channel.send(_frame(_INIT_ERROR, error_type, to_json(error_response_data).encode()))
+
+    def start(self, content_type: str, data: bytes) -> None:
+        """The first bytes of a streamed response."""
+        start = _frame(_RESPONSE_START, "\n".join((self._token, self._request_id, content_type)), b"")
+        self._channel.send([*start, *self._chunks(data)])
+
+    def chunk(self, data: bytes) -> None:
+        """The next ones."""
+        self._channel.send(self._chunks(data))
+
+    def open_stream(self) -> awslambda.ResponseStream:
+        """For this invocation."""
+        self._stream = awslambda.ResponseStream(self)
+        return self._stream
+
+    def _chunks(self, data: bytes) -> list[bytes]:
+        if not data:
+            return []
+        if len(data) <= _CHUNK_MOST:
+            return _frame(_CHUNK, self._token, data)
+        pieces = [data[start : start + _CHUNK_MOST] for start in range(0, len(data), _CHUNK_MOST)]
+        return [part for piece in pieces for part in _frame(_CHUNK, self._token, piece)]
+
+    def _end_stream(self, error_type: str, body: bytes) -> bool:
+        """Close the stream, so that threads which the function left behind write no more; ``False`` if nothing was ever written to it."""
+        stream, self._stream = self._stream, None
+        assert stream is not None
+        stream.end()
+        if stream.started:
+            self._hold(_RESPONSE_END, "\n".join((self._token, self._request_id, error_type)), body)
+        return stream.started
 
     def _hold(self, kind: int, head: str, body: bytes) -> None:
         self._answer = _frame(kind, head, body)
@@ -265,6 +318,7 @@ _bootstrap_code = bootstrap.__loader__.get_code(bootstrap.__name__)
 def preload() -> None:
     """Import what functions commonly import. Called once, in a zygote; what is not installed is left out."""
     before = set(sys.modules)
+    _preloaded["awslambda"] = True  # a function's own module of that name takes its place, and only its
     for name in PRELOADED:
         # absent, or too new for this interpreter: the function's own import will say so
         with contextlib.suppress(ImportError, TypeError, SyntaxError):
@@ -372,7 +426,9 @@ def serve(descriptor: int, handler: str) -> None:
     _settle_process()
     _settle_logging()
     BaseLambdaRuntimeClient.marshaller = _marshaller()
-    bootstrap.run(handler, FrameClient(channel))
+    client = FrameClient(channel)
+    awslambda.open_stream = client.open_stream
+    bootstrap.run(handler, client)
 
 
 def search_path(environ: dict[str, str], inherited: list[str]) -> list[str]:

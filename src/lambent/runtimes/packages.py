@@ -26,6 +26,7 @@ from lambent.runtimes.interpreter import Interpreter
 
 CLIENT = Path(__file__).resolve().parent.parent / "runtime_api" / "python_client.py"
 CLIENT_NAME = "lambent_runtime_client.py"  # its name at /var/runtime
+STREAMING = ("awslambda.py", str(CLIENT.with_name("awslambda.py")))  # streamed responses, for the client and for functions
 
 _CLIENT = (("awslambdaric", "awslambdaric"), ("simplejson", "simplejson"))  # (distribution, module)
 _SNAPSHOT = ("snapshot-restore-py", "snapshot_restore_py")
@@ -53,7 +54,7 @@ def runtime_packages(interpreter: Interpreter, folders: Sequence[str] = ()) -> l
     ``folders`` are the entries of ``[sandbox] packages``: each is named after a runtime and holds packages, or holds such folders. One for
     this runtime takes the place of our own SDK.
     """
-    packages = list(_own(_CLIENT))
+    packages = [STREAMING, *_own(_CLIENT)]
     if _supports(_SNAPSHOT[0], interpreter.version):
         packages += _own((_SNAPSHOT,))
     prepared = _prepared(interpreter.runtime, folders)
