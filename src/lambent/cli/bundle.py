@@ -32,6 +32,7 @@ ALWAYS_IGNORED = (
     ".pytest_cache",
     ".ruff_cache",
     ".DS_Store",
+    ".lambent",
     ".lambdaignore",
 )
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can hold
@@ -51,25 +52,35 @@ def bundle(folder: Path, progress: Callable[[int, int], None] = lambda done, tot
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in files:
             path = folder / name
-            entry = zipfile.ZipInfo(name, _LONG_AGO)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix: the permissions below count
-            entry.external_attr = (0o100755 if os.access(path, os.X_OK) else 0o100644) << 16
             content = path.read_bytes()
-            archive.writestr(entry, content)
+            archive.writestr(entry(name, os.access(path, os.X_OK)), content)
             done += len(content)
             progress(done, total)
     return memory.getvalue()
 
 
+def entry(name: str, executable: bool) -> zipfile.ZipInfo:
+    """How a file stands in our zip files, whatever its times and owner."""
+    info = zipfile.ZipInfo(name, _LONG_AGO)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.create_system = 3  # Unix: the permissions below count
+    info.external_attr = (0o100755 if executable else 0o100644) << 16
+    return info
+
+
+def ignored_patterns(folder: Path) -> tuple[str, ...]:
+    """Globs of what is left out of ``folder``."""
+    return (*ALWAYS_IGNORED, *_ignore_file(folder / ".lambdaignore"))
+
+
 def _files(folder: Path) -> Iterator[str]:
-    patterns = (*ALWAYS_IGNORED, *_ignore_file(folder / ".lambdaignore"))
+    patterns = ignored_patterns(folder)
     for parent, folders, names in os.walk(folder, followlinks=True):
         below = os.path.relpath(parent, folder)
         prefix = "" if below == "." else f"{below}/"
-        folders[:] = [name for name in folders if not _ignored(prefix + name, patterns)]
+        folders[:] = [name for name in folders if not ignored(prefix + name, patterns)]
         for name in names:
-            if (Path(parent) / name).is_file() and not _ignored(prefix + name, patterns):
+            if (Path(parent) / name).is_file() and not ignored(prefix + name, patterns):
                 yield prefix + name
 
 
@@ -80,13 +91,16 @@ def _ignore_file(path: Path) -> list[str]:
     return [line.rstrip("/") for line in lines if line and not line.startswith("#")]
 
 
-def _ignored(name: str, patterns: tuple[str, ...]) -> bool:
+def ignored(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether ``name``, a path below the folder, is one that ``patterns`` leave out; the folders above it are the caller's to ask for."""
     last = name.rsplit("/", 1)[-1]
     return any(fnmatch.fnmatchcase(last, pattern) or fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def guess_runtime(folder: Path) -> str:
-    """``.python-version`` of the folder if there is one, else this interpreter's version, since that one is surely installed."""
+    """provided.al2023 where there is a ``bootstrap``; ``.python-version`` of the folder; else this interpreter's version."""
+    if (folder / "bootstrap").is_file():
+        return "provided.al2023"
     pinned = folder / ".python-version"
     if pinned.is_file():
         parts = pinned.read_text().strip().split(".")
@@ -98,6 +112,8 @@ def guess_runtime(folder: Path) -> str:
 
 def guess_handler(folder: Path) -> str:
     """``module.function`` of the likeliest entry point. Raises ``Trouble`` where nothing looks like one."""
+    if (folder / "bootstrap").is_file():
+        return "bootstrap"
     modules = {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem.isidentifier()}
     ordered = [name for name in _MODULES if name in modules] + [name for name in modules if name not in _MODULES]
     for module in ordered:

@@ -11,7 +11,7 @@ import click
 import typer
 
 from lambent import __version__
-from lambent.cli import deploy, doctor, environments, functions, invoke, logs
+from lambent.cli import deploy, dev, doctor, environments, functions, invoke, logs
 from lambent.cli.screen import Trouble, remark
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def up(
     raise typer.Exit(run({name: value for name, value in given.items() if value is not None}))
 
 
+app.command("dev")(dev.dev)
 app.command("deploy")(deploy.deploy)
 app.command("invoke")(invoke.invoke)
 app.command("logs")(logs.logs)

@@ -49,16 +49,16 @@ def deploy(
         "Role": role,
     }
     given = {key: value for key, value in wanted.items() if value is not None}
-    target = name or _name_of(folder)
+    target = name or name_of(folder)
     with _bar("Packing") as progress:
         code = bundle(folder, progress)
     api = client("lambda", endpoint)
     with plain_errors(endpoint):
-        current = _current(api, target)
-        if current is None:
-            outcome = _create(api, target, folder, code, given, _variables(env))
+        present = current(api, target)
+        if present is None:
+            outcome = create(api, target, folder, code, given, variables(env))
         else:
-            outcome = _update(api, target, current, code, given, _variables(env))
+            outcome = update(api, target, present, code, given, variables(env))
         configuration = api.get_function_configuration(FunctionName=target)
     configuration.pop("ResponseMetadata", None)
     if as_json:
@@ -70,42 +70,45 @@ def deploy(
         remark(f"Try: lambent invoke {target}")
 
 
-def _create(api: Any, name: str, folder: Path, code: bytes, given: dict[str, Any], variables: dict[str, str]) -> str:
+def create(api: Any, name: str, folder: Path, code: bytes, given: dict[str, Any], settings: dict[str, str]) -> str:
+    """Create the function with what is given and guesses for the rest; ``settings`` are its environment variables. Gives "Created"."""
     request = {
         "FunctionName": name,
         "Runtime": guess_runtime(folder),
         "Role": DEFAULT_ROLE,
         **given,
         "Handler": given.get("Handler") or guess_handler(folder),
-        **({"Environment": {"Variables": variables}} if variables else {}),
+        **({"Environment": {"Variables": settings}} if settings else {}),
     }
     with _upload(api):
         api.create_function(**request, Code={"ZipFile": code})
-    _wait(api, "function_active_v2", name)
+    wait(api, "function_active_v2", name)
     return "Created"
 
 
-def _update(api: Any, name: str, current: dict[str, Any], code: bytes, given: dict[str, Any], variables: dict[str, str]) -> str:
+def update(api: Any, name: str, before: dict[str, Any], code: bytes, given: dict[str, Any], settings: dict[str, str]) -> str:
+    """Bring the function, whose configuration was ``before``, up to date. Gives "Updated" or "Unchanged"."""
     changed = False
-    _wait(api, "function_active_v2", name)
-    _wait(api, "function_updated_v2", name)
-    if base64.b64encode(hashlib.sha256(code).digest()).decode() != current["CodeSha256"]:
+    wait(api, "function_active_v2", name)
+    wait(api, "function_updated_v2", name)
+    if base64.b64encode(hashlib.sha256(code).digest()).decode() != before["CodeSha256"]:
         with _upload(api):
             api.update_function_code(FunctionName=name, ZipFile=code)
-        _wait(api, "function_updated_v2", name)
+        wait(api, "function_updated_v2", name)
         changed = True
-    present = current.get("Environment", {}).get("Variables", {})
-    news = {key: value for key, value in given.items() if current.get(key) != value}
-    if not variables.items() <= present.items():
-        news["Environment"] = {"Variables": {**present, **variables}}
+    present = before.get("Environment", {}).get("Variables", {})
+    news = {key: value for key, value in given.items() if before.get(key) != value}
+    if not settings.items() <= present.items():
+        news["Environment"] = {"Variables": {**present, **settings}}
     if news:
         api.update_function_configuration(FunctionName=name, **news)
-        _wait(api, "function_updated_v2", name)
+        wait(api, "function_updated_v2", name)
         changed = True
     return "Updated" if changed else "Unchanged"
 
 
-def _current(api: Any, name: str) -> dict[str, Any] | None:
+def current(api: Any, name: str) -> dict[str, Any] | None:
+    """The function's configuration, if there is such a function."""
     try:
         found: dict[str, Any] = api.get_function_configuration(FunctionName=name)
     except api.exceptions.ResourceNotFoundException:
@@ -113,25 +116,28 @@ def _current(api: Any, name: str) -> dict[str, Any] | None:
     return found
 
 
-def _wait(api: Any, waiter: str, name: str) -> None:
+def wait(api: Any, waiter: str, name: str) -> None:
+    """Until boto3's ``waiter`` is content with the function."""
     api.get_waiter(waiter).wait(FunctionName=name, WaiterConfig={"Delay": 0.05, "MaxAttempts": 2_400})
 
 
-def _name_of(folder: Path) -> str:
+def name_of(folder: Path) -> str:
+    """A function's name made of a folder's. Raises ``Trouble`` where nothing is left of it."""
     name = re.sub(r"[^a-zA-Z0-9-_]+", "-", folder.resolve().name).strip("-")
     if not name:
         raise Trouble(f"cannot make a function name of {folder}: give one with --name")
     return name[:64]
 
 
-def _variables(pairs: list[str] | None) -> dict[str, str]:
-    variables: dict[str, str] = {}
+def variables(pairs: list[str] | None) -> dict[str, str]:
+    """``["K=V", ...]`` as a mapping. Raises ``Trouble``."""
+    found: dict[str, str] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise Trouble(f"--env {pair}: expected NAME=VALUE")
-        variables[key] = value
-    return variables
+        found[key] = value
+    return found
 
 
 @contextmanager

@@ -48,14 +48,14 @@ def logs(
     start = beginning(since, clock.now())
     with plain_errors(endpoint):
         if follow:
-            asyncio.run(watch(fetch, start, clock, lambda event: _print(event, as_json)))
+            asyncio.run(watch(fetch, start, clock, lambda event: show_event(event, as_json)))
             return
         found = fetch(start)
     if as_json:
         show_json(found)
         return
     for event in found:
-        _print(event, False)
+        show_event(event, False)
 
 
 async def watch(fetch: Callable[[int], list[Event]], start: int, clock: Clock, emit: Callable[[Event], None]) -> None:
@@ -89,7 +89,7 @@ def _bare(name: str) -> str:
     return parts[parts.index("function") + 1] if "function" in parts[:-1] else parts[0]
 
 
-def _print(event: Event, as_json: bool) -> None:
+def show_event(event: Event, as_json: bool = False) -> None:
     if as_json:
         say(json.dumps(event))  # a line each: somebody reads them as they come
         return

@@ -1,0 +1,110 @@
+"""A folder as it is now, as a zip: the same bytes that ``bundle`` makes, without reading again what has not changed.
+
+A file is taken to be unchanged while its size, inode, permissions and times of modification and of change are (the last cannot be set
+back). Of such a file the piece that it contributes is kept: its compressed bytes and its line in the directory of the zip. A snapshot of
+an edited folder therefore costs one ``stat`` a file and one compression an edit.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lambent.cli.bundle import entry, ignored, ignored_patterns
+from lambent.cli.screen import Trouble
+
+_END = struct.Struct("<4sHHHHIIH")  # end of the directory
+_OFFSET_AT = 42  # in a line of the directory: where the file's bytes begin
+
+Mark = tuple[int, int, int, int, int]
+
+
+@dataclass(slots=True)
+class _Piece:
+    mark: Mark
+    content: bytes  # local header and compressed bytes
+    line: bytes  # in the directory, with offset 0
+
+
+class Snapshot:
+    """Of one folder; keep it and ask again. Not thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._pieces: dict[str, _Piece] = {}
+
+    def take(self) -> tuple[bytes, list[str]]:
+        """The zip, and the files that differ from those of the call before: changed, new, gone. Raises ``Trouble`` where there are none."""
+        pieces: dict[str, _Piece] = {}
+        changed: list[str] = []
+        for name, status in sorted(self._files()):
+            piece = self._pieces.get(name)
+            mark = (status.st_size, status.st_ino, status.st_mode, status.st_mtime_ns, status.st_ctime_ns)
+            if piece is None or piece.mark != mark:
+                try:
+                    fresh = self._piece(name, mark)
+                except FileNotFoundError:
+                    continue  # gone since we looked; so is its piece
+                if piece is None or piece.content != fresh.content or piece.line != fresh.line:
+                    changed.append(name)
+                piece = fresh
+            pieces[name] = piece
+        changed += [name for name in self._pieces if name not in pieces]
+        self._pieces = pieces
+        if not pieces:
+            raise Trouble(f"{self._folder} holds no files to deploy")
+        return _join(list(pieces.values())), changed
+
+    def _piece(self, name: str, mark: Mark) -> _Piece:
+        path = os.path.join(self._folder, name)
+        with open(path, "rb") as file:
+            content = file.read()
+        memory = io.BytesIO()
+        with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(entry(name, os.access(path, os.X_OK)), content)
+            start = archive.start_dir
+        whole = memory.getvalue()
+        return _Piece(mark, whole[:start], whole[start : -_END.size])
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        patterns = ignored_patterns(Path(self._folder))
+        pending, seen = [""], set[tuple[int, int]]()
+        while pending:
+            prefix = pending.pop()
+            try:
+                entries = list(os.scandir(os.path.join(self._folder, prefix)))
+            except OSError:
+                continue
+            for each in entries:
+                name = prefix + each.name
+                if ignored(name, patterns):
+                    continue
+                try:
+                    status = each.stat()
+                except OSError:
+                    continue  # a link into nothing, or gone
+                if each.is_dir():
+                    if (status.st_dev, status.st_ino) not in seen:  # a link to a folder above would never end
+                        seen.add((status.st_dev, status.st_ino))
+                        pending.append(name + "/")
+                elif each.is_file():
+                    yield name, status
+
+
+def _join(pieces: list[_Piece]) -> bytes:
+    """One zip of many. Within the limits of a zip without extensions, which are far above Lambda's."""
+    lines: list[bytes] = []
+    offset = 0
+    for piece in pieces:
+        lines.append(piece.line[:_OFFSET_AT] + struct.pack("<I", offset) + piece.line[_OFFSET_AT + 4 :])
+        offset += len(piece.content)
+    directory = b"".join(lines)
+    if len(pieces) > 0xFFFF or offset > 0xFFFF_FFFF:
+        raise Trouble("the folder has more files, or larger ones, than a function may have")
+    end = _END.pack(b"PK\x05\x06", 0, 0, len(pieces), len(pieces), len(directory), offset, 0)
+    return b"".join([*(piece.content for piece in pieces), directory, end])
