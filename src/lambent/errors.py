@@ -54,12 +54,13 @@ class FunctionFault(LambentError):
 
 
 class PlatformFault(LambentError):
-    """Ours. The caller gets a 5xx ``ServiceException``; the log gets the story."""
+    """Ours. The caller gets a 5xx ``ServiceException``, or ``answer`` where AWS has one of its own; the log gets the story."""
 
-    def __init__(self, message: str, story: str = "") -> None:
+    def __init__(self, message: str, story: str = "", answer: ClientFault | None = None) -> None:
         super().__init__(message if not story else f"{message}\n{story}")
         self.message = message
         self.story = story
+        self.answer = answer
 
 
 class IllegalTransition(PlatformFault):

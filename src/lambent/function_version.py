@@ -31,8 +31,9 @@ class ImageRoot:
 class FileSystem:
     """One of FileSystemConfigs, resolved to a folder of the host."""
 
-    source: str
+    source: str  # "" where there is none
     mount_path: str
+    arn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,8 @@ def test_active_function_is_compiled_for_the_data_plane(tmp_path: Path):
         version = house.registry.resolve(ARN)
         assert (version.arn, version.version, version.runtime, version.handler) == (ARN, "$LATEST", "python3.12", "h.handler")
         assert (version.memory_mb, version.timeout_s, version.ephemeral_mb) == (256, 9, 1024)
-        assert version.environment == {"K": "v", "AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": "DEBUG"}
+        assert version.environment == {"K": "v", "AWS_LAMBDA_LOG_LEVEL": "DEBUG"}
+        assert (version.log_format, version.application_log_level, version.system_log_level) == ("JSON", "INFO", "INFO")
         assert (version.log_group, version.role, version.state) == ("/my/group", ROLE, "Active")
         assert (Path(version.code_dir) / "h.py").exists()
         assert version.environment_key == version.keyed()
@@ -233,7 +234,7 @@ def test_update_configuration_changes_what_is_listed_only(tmp_path: Path):
         await house.configure(LoggingConfig={"LogFormat": "Text"})
         await house.settle()
         assert house.show()["LoggingConfig"] == {"LogFormat": "Text", "LogGroup": "/aws/lambda/f"}
-        assert "LogFormat is JSON" in (await refusal(house.configure(LoggingConfig={"SystemLogLevel": "WARN"}))).message
+        assert "change the LogFormat to" in (await refusal(house.configure(LoggingConfig={"SystemLogLevel": "WARN"}))).message
 
     play(tmp_path, story)
 
@@ -503,7 +504,11 @@ ENV = "Lambda was unable to configure your environment variables because the env
         ),
         ({"Code": {"ZipFile": b"junk"}}, "InvalidParameterValueException", "Could not unzip uploaded file."),
         ({"Tags": {f"t{n}": "" for n in range(51)}}, "InvalidParameterValueException", "Number of tags exceeds resource tag limit."),
-        ({"LoggingConfig": {"ApplicationLogLevel": "INFO"}}, "InvalidParameterValueException", "only when LogFormat is JSON"),
+        (
+            {"LoggingConfig": {"ApplicationLogLevel": "INFO"}},
+            "InvalidParameterValueException",
+            'LogLevel is not supported when LogFormat is set to "Text"',
+        ),
     ],
 )
 def test_create_refuses(tmp_path: Path, params: dict[str, Any], code: str, text: str):
@@ -532,7 +537,6 @@ def test_environment_of_exactly_the_limit(tmp_path: Path):
         {"Publish": True},
         {"PublishTo": "LATEST_PUBLISHED"},
         {"VpcConfig": {"SubnetIds": ["s"], "SecurityGroupIds": ["g"]}},
-        {"FileSystemConfigs": [{}]},
         {"ImageConfig": {"Command": ["x"]}},
         {"SnapStart": {"ApplyOn": "PublishedVersions"}},
         {"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}},

@@ -86,7 +86,7 @@ class App:
             return self._refuse(exchange, ClientFault("ServiceException", 500, f"The store is unavailable: {fault}"))
         except PlatformFault as fault:
             log.error("request %s: %s", exchange.request_id, fault)
-            return self._refuse(exchange, ClientFault("ServiceException", 500, fault.message))
+            return self._refuse(exchange, fault.answer or ClientFault("ServiceException", 500, fault.message))
         except Exception:
             log.exception("request %s", exchange.request_id)
             return self._refuse(exchange, ClientFault("ServiceException", 500, "Lambent failed on this request; see its log."))

@@ -17,9 +17,11 @@ from typing import Any
 
 from lambent.arn import LATEST, FunctionArn
 from lambent.control.code import Code
+from lambent.control.file_systems import FileSystems
 from lambent.control.function_state import FunctionState, Phase
 from lambent.control.layer_merge import merged_key
 from lambent.control.layer_table import ResolvedLayers
+from lambent.control.logging_config import default_logging, merge_logging
 from lambent.function_version import FunctionVersion
 
 Configuration = dict[str, Any]
@@ -106,7 +108,7 @@ def build(
         "EphemeralStorage": {"Size": 512},
         "TracingConfig": {"Mode": "PassThrough"},
         "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-        "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{arn.name}"},
+        "LoggingConfig": default_logging(arn.name),
     }
     return merge_code(merge(document, params, now, layers), code, None, now)
 
@@ -135,6 +137,8 @@ def merge(document: Configuration, params: Mapping[str, Any], now: float, layers
             "VpcId": "",
             "Ipv6AllowedForDualStack": bool(params["VpcConfig"].get("Ipv6AllowedForDualStack")),
         }
+    configs = params.get("FileSystemConfigs")
+    _set_or_drop(merged, "FileSystemConfigs", configs, configs)
     if layers is not None:
         _set_or_drop(merged, "Layers", layers.shown, [dict(layer) for layer in layers.shown])
         _set_or_drop(merged, "_layers", layers.hashes, {"hashes": list(layers.hashes), "unzipped": layers.unzipped})
@@ -159,18 +163,6 @@ def merge_code(document: Configuration, code: Code, architectures: list[str] | N
     return merged
 
 
-def merge_logging(before: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """LoggingConfig is merged per field; the levels exist with JSON only and are INFO unless given (contract 01 §3.2)."""
-    merged = {**before, **{name: value for name, value in given.items() if value is not None}}
-    if merged["LogFormat"] == "JSON":
-        merged.setdefault("ApplicationLogLevel", "INFO")
-        merged.setdefault("SystemLogLevel", "INFO")
-    else:
-        merged.pop("ApplicationLogLevel", None)
-        merged.pop("SystemLogLevel", None)
-    return merged
-
-
 def show(record: FunctionRecord, qualifier: str | None = None) -> Configuration:
     """The FunctionConfiguration that a caller sees, who asked with ``qualifier``."""
     document = {name: value for name, value in record.configuration.items() if not name.startswith("_")}
@@ -185,7 +177,7 @@ def show_listed(record: FunctionRecord, qualifier: str | None = None) -> Configu
     return {name: value for name, value in show(record, qualifier).items() if name not in _UNLISTED}
 
 
-def compile_version(record: FunctionRecord, code_root: str) -> FunctionVersion:
+def compile_version(record: FunctionRecord, code_root: str, file_systems: FileSystems | None = None) -> FunctionVersion:
     """What the data plane gets of ``$LATEST``: what serves, or, where nothing ever did, what is shown, in a state that does not run.
 
     ``code_root`` is the folder that holds a folder per SHA-256.
@@ -207,25 +199,19 @@ def compile_version(record: FunctionRecord, code_root: str) -> FunctionVersion:
         memory_mb=document["MemorySize"],
         timeout_s=document["Timeout"],
         ephemeral_mb=document["EphemeralStorage"]["Size"],
-        environment={**_logging_variables(logging), **document.get("Environment", {}).get("Variables", {})},
+        environment=document.get("Environment", {}).get("Variables", {}),
         role=document["Role"],
         log_group=logging["LogGroup"],
         state=shown["State"] if serving is None or lost else "Active",
         state_reason=record.state.reason if serving is None or lost else "",
         opt_dir=f"{code_root}/{layers}" if layers else "",
         layer_sha256=layers,
+        mounts=(file_systems or FileSystems({})).mounts(document.get("FileSystemConfigs", ())),
         log_format=logging["LogFormat"],
         application_log_level=logging.get("ApplicationLogLevel", ""),
         system_log_level=logging.get("SystemLogLevel", ""),
     )
     return replace(version, environment_key=version.keyed())
-
-
-def _logging_variables(logging: Mapping[str, str]) -> dict[str, str]:
-    """What tells the runtime to log in JSON (contract 03 §5). A function's own variables of these names win, as on AWS."""
-    if logging["LogFormat"] != "JSON":
-        return {}
-    return {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": logging["ApplicationLogLevel"]}
 
 
 def code_of(document: Mapping[str, Any]) -> str:

@@ -17,7 +17,8 @@ import platform
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from lambent.control.function_configuration import merge_logging
+from lambent.control.file_systems import FileSystems
+from lambent.control.logging_config import check_logging, default_logging
 from lambent.errors import NotImplementedFault, invalid_parameter
 from lambent.runtimes.environment_variables import reserved
 from lambent.settings import Limits
@@ -44,7 +45,7 @@ def machine_architecture() -> str:
     return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
 
 
-REFUSED_IF_SET = ("PublishTo", "CodeSigningConfigArn", "ImageConfig", "FileSystemConfigs", "RuntimeConfig")
+REFUSED_IF_SET = ("PublishTo", "CodeSigningConfigArn", "ImageConfig", "RuntimeConfig")
 REFUSED_IF_PRESENT = (
     "TenancyConfig",
     "CapacityProviderConfig",
@@ -64,6 +65,7 @@ WITHOUT_EFFECT = {
     "DeadLetterConfig": "nothing is invoked asynchronously yet",
     "KMSKeyArn": "nothing is encrypted with it",
     "TracingConfig": "no segments are sent; the trace header is passed on",
+    "FileSystemConfigs.S3FilesConfig": "a folder of this machine stands for the file system",
     "LoggingConfig.SystemLogLevel": "the platform's lines are written whatever it says",
 }
 """Stored, validated and shown as on AWS, but nothing comes of them yet. Told on the parity page."""
@@ -72,10 +74,11 @@ WITHOUT_EFFECT = {
 class Rules:
     """``machine`` is the architecture of functions here, in AWS's words; by default this machine's."""
 
-    def __init__(self, limits: Limits, catalogue: Catalogue, machine: str = "") -> None:
+    def __init__(self, limits: Limits, catalogue: Catalogue, machine: str = "", file_systems: FileSystems | None = None) -> None:
         self._limits = limits
         self._catalogue = catalogue
         self.machine = machine or machine_architecture()
+        self.file_systems = file_systems or FileSystems({})
 
     def create(self, params: Params) -> bytes:
         """Check CreateFunction; gives the zip."""
@@ -85,7 +88,7 @@ class Rules:
         content = self.zip_file("CreateFunction", params["Code"])
         if not params.get("Runtime") or not params.get("Handler"):
             raise invalid_parameter("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
-        self._configuration(params, {"LogFormat": "Text"})
+        self._configuration(params, default_logging(""))
         self.architectures(params)
         self.tags(params.get("Tags") or {})
         return content
@@ -136,9 +139,7 @@ class Rules:
 
     def logging(self, before: Mapping[str, str], given: Mapping[str, str] | None) -> None:
         """Log levels go with the JSON format only; ``before`` is what the function has, since LoggingConfig is merged per field."""
-        levels = [name for name in ("ApplicationLogLevel", "SystemLogLevel") if (given or {}).get(name)]
-        if given and levels and merge_logging(before, given)["LogFormat"] != "JSON":
-            raise invalid_parameter(f"{' and '.join(levels)} can be set only when LogFormat is JSON.")
+        check_logging(before, given)
 
     def unzipped(self, code: int, layers: int) -> None:
         """Check that code and layers, in bytes unzipped, fit into one function together."""
@@ -160,6 +161,7 @@ class Rules:
             raise validation_fault(complaints)
         if logging is not None:
             self.logging(logging, params.get("LoggingConfig"))
+        self.file_systems.check(params.get("FileSystemConfigs") or ())
         self._environment((params.get("Environment") or {}).get("Variables") or {})
         if params.get("Runtime") == "custom":
             raise NotImplementedFault("lambda", "functions with Runtime custom")

@@ -320,7 +320,7 @@ class Functions:
     ) -> None:
         for instruction in todo:
             if instruction is Instruction.PUBLISH and after is not None:
-                self._registry.put(compile_version(after, self._code_root))
+                self._registry.put(self._compile(after))
             elif instruction is Instruction.PREPARE and after is not None:
                 self._tasks.create_task(self._prepare(arn, after.state.fence))
             elif instruction is Instruction.WITHDRAW:
@@ -330,12 +330,15 @@ class Functions:
     def _follow(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
         """Another process wrote: show the data plane what is there now. Preparing is that process's work."""
         if after is not None:
-            self._registry.put(compile_version(after, self._code_root))
+            self._registry.put(self._compile(after))
         elif before is not None:
             self._registry.remove(before.arn)
         self._let_go(before, after)
 
     # -- behind the answer ----------------------------------------------------------------------------------------------------------------
+
+    def _compile(self, record: FunctionRecord) -> FunctionVersion:
+        return compile_version(record, self._code_root, self._rules.file_systems)
 
     async def _take_up(self, record: FunctionRecord) -> None:
         """One function at the start."""
@@ -347,7 +350,7 @@ class Functions:
                 return
             except (StoreUnavailable, PlatformFault):  # one function's trouble keeps no other from starting
                 self._tasks.create_task(self._mend(record.arn))
-        self._registry.put(compile_version(record, self._code_root))
+        self._registry.put(self._compile(record))
         if record.state.fence:
             self._tasks.create_task(self._prepare(record.arn, record.state.fence))
 
