@@ -20,6 +20,8 @@ from lambent.control.layers import Layers
 from lambent.control.tags import Tags
 from lambent.errors import ClientFault, NotImplementedFault, invalid_parameter
 from lambent.invoke.invocation import Invocation, InvocationResult
+from lambent.invoke.response_stream import InvocationStream
+from lambent.services.response_events import ResponseEvents
 from lambent.wire.call import Call
 
 CLIENT_CONTEXT = 3_583  # bytes as sent (contract 01 §8)
@@ -31,6 +33,8 @@ class FrontDoor(Protocol):
     """The one way into the data plane."""
 
     async def invoke(self, call: Invocation) -> InvocationResult: ...
+
+    async def invoke_stream(self, call: Invocation) -> InvocationStream: ...
 
     async def dry_run(self, call: Invocation) -> None:
         """Check all that can be checked without running anything."""
@@ -124,6 +128,22 @@ class LambdaService:
             await self._front_door.dry_run(invocation)
             return {"StatusCode": 204}
         return _answer(await self._front_door.invoke(invocation), invocation.want_log)
+
+    async def invoke_with_response_stream(self, call: Call, params: Params) -> dict[str, Any]:
+        """Contract 02 §3. What fails before the first sign of a response is an ordinary refusal."""
+        target = resolve(call, "InvokeFunction", params["FunctionName"], params.get("Qualifier"))
+        kind = params.get("InvocationType") or "RequestResponse"
+        invocation = _invocation(call, target, params, kind)
+        if kind == "DryRun":
+            await self._front_door.dry_run(invocation)
+            return {"StatusCode": 204}
+        stream = await self._front_door.invoke_stream(invocation)
+        return {
+            "StatusCode": 200,
+            "ExecutedVersion": stream.executed_version,
+            "EventStream": ResponseEvents(stream, invocation.want_log),
+            "__headers__": {"X-Amzn-Trace-Id": stream.trace},
+        }
 
 
 def _invocation(call: Call, target: FunctionArn, params: Mapping[str, Any], kind: str) -> Invocation:
