@@ -1,8 +1,8 @@
 """What passes between an execution environment and the three APIs that its processes see over HTTP (contract 03, sections 2 to 4).
 
 The environment (``invoke/environment.py``) owns a ``RuntimeApi`` per sandbox, gives it what there is to deliver, and hears what happened
-through ``Listener``. Who is ready for what, which answer is in order and which registration is too late is decided by the pure session
-behind it (``runtime_api/session.py``); the environment never sees HTTP.
+through ``Listener``. Who is ready for what, which answer is in order and which registration is too late is decided by the pure sessions
+behind it (``runtime_api/session_state.py``, ``extension_state.py``); the environment never sees HTTP.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class Listener(Protocol):
     def on_registered(self, event: Registered) -> None: ...
 
     def on_extensions_ready(self) -> None:
-        """Every registered extension waits in ``event/next`` (again). Told once after the last registration and once after each INVOKE."""
+        """Every registered extension waits in ``event/next`` (again). Told once after the last registration and once after each INVOKE.
+
+        After an INVOKE only if some extension asked for INVOKE: the others wait all along. Not before all external ones have registered.
+        """
         ...
 
     def on_extension_failed(self, event: ExtensionFailed) -> None: ...
@@ -84,6 +87,11 @@ class RuntimeApi(Protocol):
     @property
     def extensions(self) -> Mapping[str, Registered]:
         """Registered extensions by name."""
+        ...
+
+    @property
+    def extensions_ready(self) -> bool:
+        """Every external extension has registered, and every registered one waits in ``event/next``."""
         ...
 
     @property
@@ -113,7 +121,11 @@ class RuntimeApi(Protocol):
         ...
 
     def publish(self, kind: str, record: Any, time: float, category: str) -> None:
-        """One event: ``kind`` "platform.start", "function", ...; ``category`` platform, function or extension; epoch seconds."""
+        """One event: ``kind`` "platform.start", "function", ...; ``category`` platform, function or extension; epoch seconds.
+
+        Until ``end_init`` publish whether or not anybody ``wants_telemetry``: what is early is kept for those who subscribe later. After
+        that ask first. For subscribers of the Logs API, telemetrySubscription and other events are translated.
+        """
         ...
 
     async def close(self) -> None:
