@@ -322,6 +322,8 @@ class Environment:
         self._pump.attach(sandbox.logs)
         sandbox.exited.add_done_callback(partial(self._on_exit, sandbox))
         self._feed(Started(asked, bool(spec.extensions)))  # the runtime has begun before we hear of it
+        if self._inside is not None:
+            self._inside.begin()
         if self._machine.state in _INIT_PHASE:
             self._init_timer = self._clock.call_later(self._fittings.init_timeout, self._on_init_timeout)
 

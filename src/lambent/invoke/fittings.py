@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -21,29 +21,18 @@ SpecFor = Callable[[FunctionVersion, str, str], SandboxSpec]
 RuntimeVersionOf = Callable[[FunctionVersion], tuple[str, str]]
 """The runtime version that INIT_START prints, and its ARN."""
 
-OpenSocket = Callable[[], Coroutine[Any, Any, socket.socket]]
+OpenSocket = Callable[[], Awaitable[socket.socket]]
 """A fresh socket inside the network of a sandbox."""
+
+OpenApi = Callable[[socket.socket, Identity, Listener, Clock, int, Sequence[str], OpenSocket | None], RuntimeApi]
+"""Makes the three APIs of one sandbox, on a socket that listens there: who they answer for, who hears of it, the clock, the cap of a
+buffered response, the names of external extensions, and how to open a socket inside. Closes the listening socket when it is closed."""
 
 
 class StoryRecorder(Protocol):
     """Where what happened is kept, for ``lambent story``. ``at`` is wall time in seconds."""
 
     def record(self, subject_id: str, event: str, cause: str = "", detail: str = "", at: float = 0.0) -> None: ...
-
-
-class OpenApi(Protocol):
-    """Makes the three APIs of one sandbox, which serve what connects to ``listening`` until they are closed."""
-
-    def __call__(
-        self,
-        listening: socket.socket,
-        identity: Identity,
-        listener: Listener,
-        clock: Clock,
-        response_cap: int,
-        external_extensions: Sequence[str],
-        open_socket: OpenSocket | None,
-    ) -> RuntimeApi: ...
 
 
 @dataclass(frozen=True, slots=True)

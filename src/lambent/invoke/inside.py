@@ -64,9 +64,7 @@ class Inside:
         self._ending = False
         self._changed: asyncio.Future[None] | None = None
         self._listening: socket.socket | None = getattr(sandbox, "api_listener", None)
-        if self._external and hasattr(sandbox, "on_extension_exit"):
-            sandbox.on_extension_exit = self._on_extension_exit
-        self._open_or_watch()
+        setattr(sandbox, "api_listener", None)  # noqa: B010  (ours from here on; no member of the contract)
 
     @property
     def has_extensions(self) -> bool:
@@ -74,6 +72,16 @@ class Inside:
         return bool(self._external)
 
     # ------------------------------------------------------------------------------------------ what the environment calls
+
+    def begin(self) -> None:
+        """Listen. What extensions did before, if they ended, is heard at once."""
+        if self._listening is not None and self._listening.fileno() >= 0 and self._fittings.open_api is not None:
+            if self.over_http or self._external:
+                self._open()
+            else:
+                self._loop.add_reader(self._listening.fileno(), self._first_connection)
+        if self._external:
+            setattr(self._sandbox, "on_extension_exit", self._on_extension_exit)  # noqa: B010
 
     def invoke(self, event: InvokeEvent) -> bool:
         """Deliver to whoever asked. ``False`` if it was meant for a runtime that is gone."""
@@ -97,7 +105,11 @@ class Inside:
     def leave(self) -> None:
         """Hear nothing more."""
         self._ending = True
-        self._unwatch()
+        listening, self._listening = self._listening, None
+        if listening is not None and self.api is None:
+            if listening.fileno() >= 0:
+                self._loop.remove_reader(listening.fileno())
+            listening.close()
 
     async def shut_down(self, reason: str) -> None:
         """The end of everybody inside but for the last blow: ``Sandbox.kill`` follows."""
@@ -153,19 +165,6 @@ class Inside:
 
     def _now(self) -> float:
         return self._fittings.clock.monotonic()
-
-    def _open_or_watch(self) -> None:
-        if self._listening is None or self._fittings.open_api is None:
-            return
-        if self.over_http or self._external:
-            self._open()
-        else:
-            self._loop.add_reader(self._listening.fileno(), self._first_connection)
-
-    def _unwatch(self) -> None:
-        listening, self._listening = self._listening, None
-        if listening is not None and self.api is None and listening.fileno() >= 0:
-            self._loop.remove_reader(listening.fileno())
 
     def _first_connection(self) -> None:
         assert self._listening is not None

@@ -25,6 +25,7 @@ from lambent.invoke.job import Job
 from lambent.invoke.pool import Pool
 from lambent.invoke.registry import Change, Registry
 from lambent.observe.log_sink import LogSink
+from lambent.runtime_api.server import HttpRuntimeApi
 from lambent.sandbox.driver import SandboxDriver
 from lambent.settings import Settings
 
@@ -64,7 +65,7 @@ class Pools:
             response_cap=settings.limits.response_payload,
             stream_cap=settings.limits.streamed_payload,
             init_timeout=settings.sandbox.init_timeout,
-            open_api=open_api,
+            open_api=open_api or HttpRuntimeApi,
         )
         self._pools: dict[tuple[str, str], Pool] = {}
         self._leaving: set[Pool] = set()

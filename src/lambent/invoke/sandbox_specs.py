@@ -69,12 +69,12 @@ class SandboxSpecs:
 def _program(version: FunctionVersion, plan: RuntimePlan | None, wrapper: str) -> Program | None:
     if plan is None:
         assert version.image is not None
-        return Program(version.image.argv, version.image.workdir or "/")
+        return Program(version.image.argv, version.image.workdir or "/", transport="http")
     if version.runtime in provided.RUNTIMES:
-        return Program(provided.bootstrap(version.code_dir, version.opt_dir).argv)
+        return Program(provided.bootstrap(version.code_dir, version.opt_dir).argv, transport=plan.transport)
     if wrapper and plan.wraps:
-        return Program((wrapper, *(plan.argv or plan.wrapped)))
-    return Program(plan.argv, warm=plan.warm) if plan.argv else None
+        return Program((wrapper, *(plan.argv or plan.wrapped)), transport=plan.transport)
+    return Program(plan.argv, warm=plan.warm, transport=plan.transport) if plan.argv else None
 
 
 def _undo_defaults(environment: dict[str, str], version: FunctionVersion, image: ImageRoot) -> None:
