@@ -15,6 +15,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -107,6 +108,7 @@ class Environment:
         "_machine",
         "_owed",
         "_owner",
+        "_problem",
         "_pump",
         "_sandbox",
         "_settle",
@@ -139,6 +141,7 @@ class Environment:
         self._pump = LogPump(self._stream, fittings.sink, fittings.clock)
         self._extension_pump: LogPump | None = None
         self._sandbox: Sandbox | None = None
+        self._problem = ""
         self._channel: Channel | None = None
         self._inside: Inside | None = None
         self._killing: asyncio.Task[None] | None = None
@@ -266,6 +269,8 @@ class Environment:
                 self._feed(_event_of(frame, at, unread=False))
         if sandbox is self._sandbox:
             how = SandboxExit(None, 9) if exited.cancelled() or exited.exception() is not None else exited.result()
+            if self._problem:
+                how = replace(how, entry=self._problem)
             self._feed(Exited(how, at))
 
     def _on_init_timeout(self) -> None:
@@ -317,6 +322,7 @@ class Environment:
         asked = self._clock.monotonic()
         sandbox = await self._fittings.driver.start(spec)
         self._sandbox = sandbox
+        self._problem = spec.program.problem if spec.program is not None else ""
         self._settle = getattr(sandbox, "settled", None)
         self._look_inside(sandbox, spec)
         self._pump.attach(sandbox.logs)

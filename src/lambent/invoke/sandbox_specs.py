@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lambent.function_version import FunctionVersion, ImageRoot
-from lambent.runtimes import provided
+from lambent.runtimes import dotnet, provided
 from lambent.runtimes.environment_variables import Places, RoleCredentials, environment_variables
 from lambent.sandbox.driver import Mount, Program, SandboxSpec
 
@@ -71,7 +71,12 @@ def _program(version: FunctionVersion, plan: RuntimePlan | None, wrapper: str) -
         assert version.image is not None
         return Program(version.image.argv, version.image.workdir or "/", transport="http")
     if version.runtime in provided.RUNTIMES:
-        return Program(provided.bootstrap(version.code_dir, version.opt_dir).argv, transport=plan.transport)
+        entry = provided.bootstrap(version.code_dir, version.opt_dir)
+        return Program(entry.argv, transport=plan.transport, problem=entry.problem)
+    if version.runtime in dotnet.RUNTIMES:
+        entry = dotnet.entry(plan, version.handler, version.code_dir)
+        argv = (wrapper, *entry.argv) if wrapper and not entry.problem else entry.argv
+        return Program(argv, transport=plan.transport, problem=entry.problem)
     if wrapper and plan.wraps:
         return Program((wrapper, *(plan.argv or plan.wrapped)), transport=plan.transport)
     return Program(plan.argv, warm=plan.warm, transport=plan.transport) if plan.argv else None

@@ -51,15 +51,16 @@ def find(runtime: str, configured: Sequence[str], environ: Mapping[str, str]) ->
 
 def entry(plan: RuntimePlan, handler: str, code_dir: str) -> Bootstrap:
     """What is executed for a version with ``handler`` and its code in ``code_dir`` (a folder of the host)."""
+    nothing = ("/var/runtime/nothing",)  # which does not exist
     if "::" in handler:
         return Bootstrap(
-            plan.argv,
+            nothing,
             f"Lambent runs executable assemblies only, and {handler} is a handler of a class library. Add a Main that starts "
             "Amazon.Lambda.RuntimeSupport's LambdaBootstrapBuilder and set the handler to the assembly's name",
         )
     assembly = handler.removesuffix(".dll")
     if not assembly or "/" in assembly or not os.path.isfile(os.path.join(code_dir, f"{assembly}.dll")):
-        return Bootstrap(plan.argv, f"the function has no file {assembly}.dll, which its handler names")
+        return Bootstrap(nothing, f"the function has no file {assembly}.dll, which its handler names")
     return Bootstrap((*plan.argv, f"/var/task/{assembly}.dll"))
 
 

@@ -51,6 +51,8 @@ def version_text(runtime: str, version: str) -> str:
     plain = line.split(".al")[0]
     numbers = re.findall(r"\d+", version.removeprefix("1.") if plain == "8" else version)  # Java 8 calls itself 1.8.0
     named = re.findall(r"\d+", plain) if match["family"] != "provided" else []
+    if numbers and numbers[: len(named)] != named:  # another line on purpose ("ruby3.3=/usr/bin/ruby"): say what it truly is
+        return f"{match['family']}:{version}"
     build = numbers[len(named)] if numbers[: len(named)] == named and len(numbers) > len(named) else "1"
     return f"{match['family']}:{line}.v{int(build)}"
 

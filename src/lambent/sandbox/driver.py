@@ -63,6 +63,7 @@ class Program:
     cwd: str = "/var/task"
     warm: tuple[str, ...] = ()
     transport: str = "frames"  # or "http"
+    problem: str = ""  # why it cannot be executed, where that is known ahead: AWS's words, as they follow ``Error: ``. Not for drivers
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,12 @@ class SandboxExit:
     code: int | None
     signal: int | None
     out_of_memory: bool = False
+    entry: str = ""  # the ``problem`` of a program that was never executed; filled in by the owner
 
     def reason(self) -> str:
         """AWS's words, as they follow ``Error: `` in an error payload (contract 02 §2.1)."""
+        if self.entry:
+            return self.entry
         if self.signal is not None:
             names = {
                 9: "killed",
