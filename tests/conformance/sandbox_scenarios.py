@@ -22,8 +22,10 @@ from typing import Any
 from lambent.errors import SandboxFault
 from lambent.runtime_api.frames import Frame, FrameReader, FrameType, encode_invoke
 from lambent.runtimes.catalogue import Catalogue
+from lambent.runtimes.plan import RuntimePlan
 from lambent.sandbox.choose import make_driver
-from lambent.sandbox.driver import SandboxSpec
+from lambent.sandbox.driver import Program, SandboxSpec
+from lambent.sandbox.orders import USUAL
 from lambent.settings import SandboxSettings
 
 CLIENT = Path(__file__).with_name("sandbox_client.py")
@@ -105,11 +107,32 @@ class Environment:
         os.close(self.sandbox.logs)
 
 
+PYTHON = ("/usr/bin/python3", "-S", "-B", "-u", "/var/runtime/client.py")  # a program like any other
+
+
+class Programs(Catalogue):
+    """A catalogue in which two runtimes are programs: one is executed for each environment, the other is started ahead."""
+
+    def plan(self, runtime: str) -> RuntimePlan:
+        if runtime not in ("provided.al2", "provided.al2023"):
+            return super().plan(runtime)
+        files = (("client.py", CLIENT.read_bytes()),)
+        return RuntimePlan(runtime, "", "frames", "/usr", (), files, PYTHON, PYTHON if runtime == "provided.al2" else ())
+
+
+def program_of(runtime: str) -> Program | None:
+    """What executes the test's client in ``runtime``; None for Python."""
+    if not runtime.startswith("provided"):
+        return None
+    return Program((*PYTHON, "app.handler"), warm=PYTHON if runtime == "provided.al2" else ())
+
+
 class World:
     """A driver and a folder of functions."""
 
     def __init__(self, isolation: str, runtime: str, **settings: Any) -> None:
         self.runtime = runtime
+        self.is_warm = runtime == "provided.al2" and isolation == "namespaces" and os.geteuid() == 0
         self.settings = SandboxSettings(isolation=isolation, pids=PIDS, **{"blanks": 1, "egress": "none", **settings})
         self.environments: list[Environment] = []
 
@@ -118,7 +141,7 @@ class World:
         os.chmod(self._folder.name, 0o755)
         self.root = Path(self._folder.name) / "code"
         self.root.mkdir()
-        self.driver: Any = make_driver(self.settings, self.root, Catalogue(), DOOR, lambda interpreter: [], CLIENT)
+        self.driver: Any = make_driver(self.settings, self.root, Programs(), DOOR, lambda interpreter: [], CLIENT)
         try:
             await self.driver.open()
         except BaseException:
@@ -149,7 +172,8 @@ class World:
             "code_dir": changes.pop("code_dir", None) or self.function(source),
             "memory_mb": 128,
             "ephemeral_mb": 512,
-            "environment": {"LANG": "en_US.UTF-8"},
+            "environment": dict(USUAL) if self.runtime == "provided.al2" else {"LANG": "en_US.UTF-8"},
+            "program": program_of(self.runtime),
         }
         return SandboxSpec(**{**given, **changes})
 
@@ -514,7 +538,8 @@ for fd in range(1024):
 @scenario("isolation")
 async def other_processes_are_out_of_reach(world: World) -> None:
     environment = await world.started()
-    assert await environment.call("import os; result = [p for p in os.listdir('/proc') if p.isdigit()]") == ["2"]
+    alone = await environment.call("import os; result = [p for p in os.listdir('/proc') if p.isdigit()]")
+    assert alone == ["3" if world.is_warm else "2"]  # the blank that furnished a warm interpreter's sandbox is gone
     code = """
 import os, signal
 result = []
@@ -656,7 +681,7 @@ async def nothing_leaks(world: World) -> None:
 
 async def resting_state(world: World) -> dict[str, int]:
     """The machine's state when the launcher has refilled its pool: launcher, zygote, and a shell and a runtime process per blank."""
-    wanted = 2 + 2 * world.settings.blanks
+    wanted = 2 + (3 if world.is_warm else 2) * world.settings.blanks
     state: dict[str, int] = {}
     for _ in range(20):
         for _ in range(500):
@@ -687,7 +712,11 @@ async def survives_the_death_of_the_launcher(world: World) -> None:
 async def survives_the_death_of_a_zygote(world: World) -> None:
     environment = await world.started()
     inner = descendants(world.driver_instance())[0]
-    zygote = next(pid for pid in descendants(inner) if b"lambent_zygote" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    zygote = next(
+        pid
+        for pid in descendants(inner)
+        if b"lambent_zygote" in Path(f"/proc/{pid}/cmdline").read_bytes() or Path(f"/proc/{pid}/comm").read_text() == "lambent-carrier\n"
+    )
     os.kill(zygote, 9)
     assert (await environment.sandbox.exited).signal == 9
     await environment.sandbox.kill()

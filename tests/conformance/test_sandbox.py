@@ -44,6 +44,18 @@ def test_scenario(isolation: str, name: str) -> None:
     run(isolation, function)
 
 
+@pytest.mark.parametrize("runtime", ["provided.al2023", "provided.al2"], ids=["executed", "warm"])
+@pytest.mark.parametrize("isolation", ["namespaces", "process"])
+@pytest.mark.parametrize("name", list(suite.SCENARIOS))
+def test_scenario_of_a_program(isolation: str, runtime: str, name: str) -> None:
+    """The same promises where the runtime is a program that is executed, or that was executed before its function was known."""
+    function, needs = suite.SCENARIOS[name]
+    lacking = needs - suite.abilities(isolation, rootless=os.geteuid() != 0)
+    if lacking or (isolation == "process" and runtime == "provided.al2"):
+        pytest.skip(f"the {isolation} driver gives no {', '.join(sorted(lacking)) or 'warm programs'} here")
+    run(isolation, function, runtime)
+
+
 @pytest.mark.parametrize("name", ["answers", "many_at_once", "daemons_do_not_outlive_their_sandbox", "a_cancelled_start_leaves_nothing"])
 def test_without_a_pool(name: str) -> None:
     run("namespaces", suite.SCENARIOS[name][0], blanks=0)

@@ -32,6 +32,7 @@ class Cell:
         "control",
         "door",
         "fault",
+        "is_furnished",
         "leaf",
         "living_extensions",
         "name",
@@ -62,6 +63,7 @@ class Cell:
         self.runtime_pid = 0  # 0 before the fork is known
         self.runtime_status: int | None = None  # wait status once reaped
         self.warm_pid = 0  # of a warm interpreter that waits
+        self.is_furnished = False  # the blank has said that it is one
         self.warm_ends: list[int] = []  # its channel and log pipe, until they are handed over
         self.parts: dict[int, int] = {}  # living children of the zygote: pid to part
         self.living_extensions = 0  # that are expected to end, or not to have been born yet

@@ -192,7 +192,7 @@ class Nursery:
             cell.leaf.limit_pids(launcher.pids)
         doors = cell.leaf.attach_points() if cell.leaf is not None else []
         config = {"uid": launcher.uid_of(cell.slot), "rootless": launcher.rootless, "pids": launcher.pids, "tmp_mb": BLANK_TMP_MB}
-        if self._order.get("warm") and self._warm_failures < _TRIES:
+        if self._order.get("warm") and self._warm_failures < _TRIES and not launcher.rootless:  # one's namespaces would nest
             config.update(warm=self._order["warm"], warm_env=self._order["warm_env"])
         self._forking.append(cell)
         try:
@@ -236,9 +236,10 @@ class Nursery:
                 self._adopt(cell, pid, message["born"])
                 if message["born"] == WARM:
                     cell.warm_pid = pid
-            elif "blank" in message and cell.stage != "dying":
-                cell.warm_ends = fds
-                self._made(cell)
+                    self._perhaps_made(cell)
+            elif "blank" in message:
+                cell.is_furnished, cell.warm_ends = True, fds
+                self._perhaps_made(cell)
             elif not data:  # sealed before user code, or dead
                 self._hung_up(cell)
 
@@ -249,6 +250,11 @@ class Nursery:
         cell.control = None
         if cell.stage != "assigned":
             self._cell_failed(cell, "the runtime process ended before it was assigned")
+
+    def _perhaps_made(self, cell: Cell) -> None:
+        """A blank is ready when it has said so, and its warm interpreter, if it has one, has said that it is there."""
+        if cell.is_furnished and bool(cell.warm_ends) == bool(cell.warm_pid) and cell.stage in ("fork", "setup"):
+            self._made(cell)
 
     def _made(self, cell: Cell) -> None:
         cell.stage = "blank"
@@ -340,6 +346,7 @@ class Nursery:
             self._launcher.unwatch(cell.control)
             cell.control.close()
             cell.control = None
+        cell.close_descriptors()
         for pid in cell.parts:
             self.by_pid.pop(pid, None)
         del self.cells[cell.name]

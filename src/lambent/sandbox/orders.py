@@ -45,7 +45,7 @@ _READ_AT_START = (
     "DOTNET_",
 )
 _READ_AT_START_TOO = frozenset({"LANG", "LANGUAGE", "TZ", "CLASSPATH", "GEM_PATH", "GEM_HOME", "AWS_LAMBDA_EXEC_WRAPPER"})
-_USUAL = {
+USUAL = {
     "LANG": "en_US.UTF-8",
     "TZ": ":UTC",
     "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
@@ -98,7 +98,7 @@ def _carrier_order(plan: RuntimePlan) -> Order:
 
 def warm_environment(plan: RuntimePlan) -> dict[str, str]:
     """What a warm interpreter is started with: what every function of the runtime has unless it says otherwise."""
-    return {**_USUAL, **plan.environment}
+    return {**USUAL, **plan.environment}
 
 
 def may_be_warm(environment: Mapping[str, str], warm: Mapping[str, str]) -> bool:
