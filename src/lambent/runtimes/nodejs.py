@@ -75,8 +75,21 @@ def find(runtime: str, configured: Sequence[str], environ: Mapping[str, str]) ->
         runtime_dir=((CLIENT_NAME, str(CLIENT)), *((("node_modules", str(modules)),) if modules else ())),
         argv=(node.inner_executable, *OPTIONS, f"/var/runtime/{CLIENT_NAME}/index.cjs"),
         warm=(node.inner_executable, *OPTIONS, f"/var/runtime/{CLIENT_NAME}/index.cjs", "--warm"),
-        environment={"NODE_PATH": node_path(major)},
+        environment={"NODE_PATH": node_path(major), **_switched_off(node.version)},
     )
+
+
+def _switched_off(version: tuple[int, int, int]) -> dict[str, str]:
+    """What AWS switches off in these releases, since it was experimental there; ``NODE_OPTIONS`` of a function's own bring it back.
+
+    The client takes the variable away before user code sees it. https://docs.aws.amazon.com/lambda/latest/dg/lambda-nodejs.html
+    """
+    options = []
+    if (20, 17, 0) <= version < (24, 0, 0):
+        options.append("--no-experimental-require-module")
+    if version[0] == 22:
+        options.append("--no-experimental-detect-module")
+    return {"NODE_OPTIONS": " ".join(options)} if options else {}
 
 
 def node_path(major: int, task: str = "/var/task", runtime_dir: str = "/var/runtime") -> str:

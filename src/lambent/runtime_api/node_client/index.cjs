@@ -1,0 +1,62 @@
+// The Node.js runtime inside the sandbox: what `node` is started with. Runs on Node.js 16 to 26, and stands alone: no packages.
+//
+// Seen as /var/runtime/lambent_node_client. One file an idea:
+//
+//   channel.cjs    frames over descriptor 3 (the protocol is told in runtime_api/frames.py)
+//   logs.cjs       the console as on AWS, text and JSON
+//   errors.cjs     the runtime's own errors, and errors as payloads, log records and X-Ray causes
+//   handler.cjs    from "path/file.name" to a function, and what AWS offers as the global `awslambda`
+//   context.cjs    the context object
+//   invoke.cjs     one invocation after the other: promises, callbacks, the empty event loop, crashes
+//   streaming.cjs  handlers that stream; loaded when there is one
+//
+// Started as it is, the environment of the process is the function's. With --warm it was started before its function was known: it loads
+// what most functions need, then waits for one object on descriptor 4 that tells the environment and the handler.
+
+'use strict';
+
+const ASSIGNMENT = 4;
+const OURS = /^--no-experimental-(require|detect)-module( --no-experimental-detect-module)?$/; // NODE_OPTIONS by default (runtimes/nodejs.py)
+
+const fs = require('fs');
+
+if (process.argv[2] === '--warm') {
+  // Loaded ahead, so that an assignment finds them there.
+  for (const name of [
+    './channel.cjs', './logs.cjs', './errors.cjs', './handler.cjs', './context.cjs', './invoke.cjs', './streaming.cjs',
+    'assert', 'async_hooks', 'crypto', 'dns', 'events', 'http', 'https', 'module', 'net', 'os', 'path', 'perf_hooks', 'querystring',
+    'stream', 'string_decoder', 'timers', 'tls', 'url', 'util', 'zlib',
+  ]) require(name);
+  require('./channel.cjs').preload();
+  // The loader of ES modules is made when it is first used.
+  import('data:text/javascript,export default 0').then(become, become);
+} else {
+  run(process.env._HANDLER || '');
+}
+
+function become() {
+  const { env, handler } = JSON.parse(fs.readFileSync(ASSIGNMENT, 'utf8'));
+  fs.closeSync(ASSIGNMENT);
+  for (const name of Object.keys(process.env)) if (!(name in env)) delete process.env[name];
+  for (const name of Object.keys(env)) if (process.env[name] !== env[name]) process.env[name] = env[name];
+  process.chdir(process.env.LAMBDA_TASK_ROOT || '/var/task'); // what it was before the code was mounted is remembered otherwise
+  require('module').Module._initPaths(); // NODE_PATH
+  run(handler);
+}
+
+function run(handler) {
+  if (OURS.test(process.env.NODE_OPTIONS || '')) delete process.env.NODE_OPTIONS;
+  const env = process.env;
+  const runtimeDir = env.LAMBDA_RUNTIME_DIR || '/var/runtime';
+  process.argv = [process.argv[0], runtimeDir + '/index.mjs'];
+  require('./logs.cjs').patchConsole(env);
+  const { Channel } = require('./channel.cjs');
+  const { Invoker } = require('./invoke.cjs');
+  const invoker = new Invoker(new Channel());
+  invoker.watch();
+  const { loadHandler } = require('./handler.cjs');
+  loadHandler(env.LAMBDA_TASK_ROOT || process.cwd(), handler, runtimeDir).then(
+    (loaded) => invoker.start(loaded),
+    (error) => invoker.failInit(error),
+  );
+}

@@ -1,0 +1,81 @@
+// The console as on AWS (contract 03 section 8): every record is one line on standard output, with its time, request and level.
+//
+// Text records are `time \t request id \t LEVEL \t message`; line feeds inside become carriage returns, which keeps a record whole. JSON
+// records are objects; AWS_LAMBDA_LOG_LEVEL leaves out what is below it. Written with a blocking write: what a function printed is in the
+// pipe before its answer is in the channel.
+
+'use strict';
+
+const fs = require('fs');
+
+const LEVELS = { TRACE: 1, DEBUG: 2, INFO: 3, WARN: 4, ERROR: 5, FATAL: 6 };
+const METHODS = { trace: 'TRACE', debug: 'DEBUG', info: 'INFO', warn: 'WARN', error: 'ERROR', fatal: 'FATAL' };
+
+const current = { requestId: undefined, tenantId: undefined };
+let isJson = false;
+let format;
+let nap;
+
+function patchConsole(env) {
+  format = require('util').format;
+  isJson = (env.AWS_LAMBDA_LOG_FORMAT || '').toUpperCase() === 'JSON';
+  const least = LEVELS[(env.AWS_LAMBDA_LOG_LEVEL || '').toUpperCase()] || LEVELS.TRACE;
+  for (const [method, level] of Object.entries(METHODS)) {
+    console[method] = LEVELS[level] < least ? () => {} : (...values) => record(level, values);
+  }
+  console.log = console.info;
+}
+
+function record(level, values) {
+  const time = new Date().toISOString();
+  const text = isJson ? json(time, level, values) : `${time}\t${current.requestId}\t${level}\t${format(...values)}`;
+  write((text.includes('\n') ? text.replace(/\n/g, '\r') : text) + '\n');
+}
+
+function json(time, level, values) {
+  const entry = { timestamp: time, level, requestId: current.requestId };
+  if (current.tenantId) entry.tenantId = current.tenantId;
+  if (values.length === 1) {
+    entry.message = values[0];
+    try {
+      return JSON.stringify(entry, (_, value) => (value instanceof Error ? described(value) : value));
+    } catch {
+      entry.message = format(values[0]); // it goes round in circles, say
+      return JSON.stringify(entry);
+    }
+  }
+  entry.message = format(...values);
+  const error = values.find((value) => value instanceof Error);
+  if (error) {
+    const { errorType, errorMessage, stackTrace } = described(error);
+    Object.assign(entry, { errorType, errorMessage, stackTrace });
+  }
+  return JSON.stringify(entry);
+}
+
+function described(error) {
+  const stackTrace = typeof error.stack === 'string' ? error.stack.split('\n') : error.stack;
+  return { errorType: (error.constructor && error.constructor.name) || 'UnknownError', errorMessage: error.message, stackTrace, ...error };
+}
+
+// An error of the function, as AWS's runtime prints it.
+function logError(title, error, formatted) {
+  if (isJson) console.error(error);
+  else console.error(title, formatted);
+}
+
+function write(text) {
+  let left = Buffer.from(text);
+  while (left.length) {
+    try {
+      left = left.subarray(fs.writeSync(1, left, 0, left.length));
+    } catch (error) {
+      if (error.code !== 'EAGAIN') return; // nobody reads any more
+      // Something has made the pipe non-blocking (process.stdout does): whoever prints faster than is read waits, as with any pipe.
+      nap = nap || new Int32Array(new SharedArrayBuffer(4));
+      Atomics.wait(nap, 0, 0, 1);
+    }
+  }
+}
+
+module.exports = { current, logError, patchConsole };
