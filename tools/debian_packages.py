@@ -6,6 +6,7 @@ every test that needs a package skips itself with the reason.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
@@ -18,13 +19,15 @@ LIST = Path(__file__).with_name("debian-packages.txt")
 
 @dataclass(frozen=True)
 class Package:
-    """A line of the list: the package, a command that it brings, and what goes untested without it."""
+    """A line of the list: the package, a command or file (a pattern) that it brings, and what goes untested without it."""
 
     name: str
     command: str
     purpose: str
 
     def present(self) -> bool:
+        if self.command.startswith("/"):
+            return bool(glob.glob(self.command))
         return shutil.which(self.command, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
 
 

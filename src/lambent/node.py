@@ -31,7 +31,7 @@ from lambent.api.app import App
 from lambent.api.doors import Doors
 from lambent.api.http_server import HttpServer
 from lambent.api.pages import Pages
-from lambent.clock import SystemClock
+from lambent.clock import Clock, SystemClock
 from lambent.control.account import Account
 from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
@@ -67,7 +67,7 @@ from lambent.services.sts import StsService
 from lambent.services.table import methods
 from lambent.settings import Credential, Settings
 from lambent.store.blobs import FileBlobs
-from lambent.store.contract import StoreUnavailable
+from lambent.store.contract import Store, StoreUnavailable
 from lambent.store.sqlite import SqliteStore
 from lambent.wire.gateway import Gateway
 
@@ -129,7 +129,7 @@ class Node:
         code_root = self.data_dir / "code"
         code_root.mkdir(exist_ok=True)
 
-        store = SqliteStore(self.data_dir / "lambent.sqlite", clock)
+        store = _open_store(settings, self.data_dir, clock)
         await store.open()
         self._closers.push_async_callback(store.close)
         blobs = FileBlobs(self.data_dir / "blobs")
@@ -266,6 +266,16 @@ def _show(info: EnvironmentInfo, now: float) -> dict[str, Any]:
         "memoryMb": round(info.memory_bytes / 2**20, 1),
         "logStream": info.log_stream,
     }
+
+
+def _open_store(settings: Settings, data_dir: Path, clock: Clock) -> Store:
+    if not settings.database:
+        return SqliteStore(data_dir / "lambent.sqlite", clock)
+    try:
+        from lambent.store.postgres import PostgresStore
+    except ImportError as error:
+        raise StoreUnavailable(f"a PostgreSQL database needs psycopg: pip install 'lambent[postgres]' ({error})") from error
+    return PostgresStore(settings.database, clock)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -103,6 +103,7 @@ class Settings:
     auth: str = "any"  # any | signature
     account: str = "000000000000"
     region: str = "us-east-1"
+    database: str = ""  # "postgresql://..." keeps the state there; by default it lies in the data directory
     credentials: tuple[Credential, ...] = ()
     limits: Limits = field(default_factory=Limits)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)

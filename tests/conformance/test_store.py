@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,10 +14,11 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from lambent.errors import LambentError
 from lambent.store.contract import (
@@ -36,12 +39,37 @@ from lambent.store.contract import (
 )
 from lambent.store.file_lock import StoreInUse
 from lambent.store.mutations import beyond
+from lambent.store.postgres import PostgresStore
 from lambent.store.schema import Migration, SchemaTooNew, migrate, migrations
 from lambent.store.sqlite import SqliteStore
+from lambent.testing import postgres_server
 from lambent.testing.clock import ManualClock
 from lambent.testing.memory_store import MemoryStore
+from lambent.testing.postgres_server import PostgresServer
 
-DRIVERS = ["memory", "sqlite"]
+DRIVERS = ["memory", "sqlite", "postgresql"]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A PostgreSQL server, or a skip with the reason."""
+    if reason := postgres_server.missing():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="lambent-pg-") as folder:
+        for path in (folder, tempfile.gettempdir()):
+            os.chmod(path, os.stat(path).st_mode | 0o011)  # the server is another user
+        server = PostgresServer(Path(folder) / "server")
+        server.create()
+        yield server
+        server.destroy()
+
+
+SCHEMAS = itertools.count()
+
+
+def fresh_postgres(server, clock):
+    """A store in a schema that nobody has used."""
+    return PostgresStore(server.dsn, clock, f"test {next(SCHEMAS)}")
 
 
 @pytest.fixture(params=DRIVERS)
@@ -51,7 +79,13 @@ def make(request, tmp_path):
     def run(scenario):
         async def main():
             clock = ManualClock()
-            store = MemoryStore(clock) if request.param == "memory" else SqliteStore(tmp_path / "data" / "lambent.sqlite", clock)
+            match request.param:
+                case "memory":
+                    store = MemoryStore(clock)
+                case "sqlite":
+                    store = SqliteStore(tmp_path / "data" / "lambent.sqlite", clock)
+                case "postgresql":
+                    store = fresh_postgres(request.getfixturevalue("server"), clock)
             await store.open()
             try:
                 await scenario(store, clock)
@@ -572,6 +606,139 @@ TestSqliteHistories = SqliteMachine.TestCase
 TestSqliteHistories.settings = _SETTINGS
 
 
+@pytest.fixture
+def postgres_history(server):
+    """The random histories need a server that outlives a test case."""
+    PostgresMachine.server = server
+
+
+class PostgresMachine(StoreMachine):
+    durable = True
+    server = None
+
+    def fresh(self):
+        if not hasattr(self, "schema"):
+            self.schema = f"history {next(SCHEMAS)}"
+        return PostgresStore(self.server.dsn, self.clock, self.schema)
+
+
+@pytest.mark.usefixtures("postgres_history")
+def test_random_histories_on_postgresql():
+    run_state_machine_as_test(PostgresMachine, settings=settings(_SETTINGS, max_examples=12))
+
+
+# -- PostgreSQL alone
+
+
+def postgres_scenario(server, scenario, schema=None):
+    async def main():
+        store = PostgresStore(server.dsn, ManualClock(), schema or f"test {next(SCHEMAS)}")
+        await store.open()
+        try:
+            await scenario(store)
+        finally:
+            await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_postgresql_that_is_killed_under_load_loses_and_doubles_nothing(server):
+    """Every call that returned stands exactly once; calls wait while the server recovers."""
+
+    async def scenario(store):
+        told = []
+
+        async def append(writer):
+            for number in range(40):
+                body = b"%d/%d" % (writer, number)
+                told.append((body, (await store.commit(Append("t", body), Put("k", f"{writer}", {"n": number})))[0]))
+
+        writers = asyncio.gather(*[append(writer) for writer in range(8)])
+        for _ in range(3):
+            so_far = len(told)
+            while len(told) < so_far + 40:
+                await store.get("k", "0")
+            await asyncio.to_thread(server.stop, signal.SIGQUIT)
+            await asyncio.to_thread(server.start)
+        await writers
+        entries = await store.read("t", limit=10_000)
+        assert len(told) == len(entries) == 320
+        assert sorted(told) == sorted((entry.body, entry.position) for entry in entries)
+        assert [record.revision for record in await store.scan("k")] == [40] * 8
+
+    postgres_scenario(server, scenario)
+
+
+def test_a_commit_whose_answer_was_lost_is_not_applied_twice(server):
+    async def scenario(store):
+        engine = store._writer._engine
+        transact, losses = engine._transact, []
+
+        def lose_the_answer(connection, *arguments):
+            transact(connection, *arguments)
+            if not losses:
+                losses.append(True)
+                connection.close()
+                raise psycopg.OperationalError("the connection was lost")
+
+        engine._transact = lose_the_answer
+        await store.commit(Put("k", "x", {"n": 1}), Append("t", b"a"))
+        calls = [store.commit(Append("t", b"b")), store.commit(Put("k", "x", {}, 9)), store.commit(Put("k", "x", {}, 1))]
+        assert losses == [True]
+        losses.clear()
+        numbers = await asyncio.gather(*calls, return_exceptions=True)
+        assert numbers[0] == [2]
+        assert isinstance(numbers[1], StoreConflict)
+        assert (numbers[1].kind, numbers[1].key, numbers[1].expected, numbers[1].found) == ("k", "x", 9, 1)
+        assert numbers[2] == [2]
+        assert [entry.body for entry in await store.read("t")] == [b"a", b"b"]
+
+    postgres_scenario(server, scenario)
+
+
+def test_a_schema_has_one_node_at_a_time(server, monkeypatch):
+    monkeypatch.setattr("lambent.store.postgres_engine._LOCK_PATIENCE", 1)
+
+    async def scenario(store):
+        with pytest.raises(StoreInUse):
+            await PostgresStore(server.dsn, ManualClock(), "one node").open()
+        await store.commit(Put("k", "x", {}))
+
+    postgres_scenario(server, scenario, "one node")
+
+    async def again(store):
+        assert (await store.get("k", "x")).revision == 1
+
+    postgres_scenario(server, again, "one node")
+
+
+def test_a_newer_schema_is_refused_and_a_server_that_is_not_there_told(server):
+    async def scenario(_):
+        pass
+
+    postgres_scenario(server, scenario, "newer")
+    with psycopg.connect(server.dsn) as connection:
+        connection.execute("INSERT INTO newer.migrations VALUES (9999, 'from the future', 0)")
+    with pytest.raises(SchemaTooNew, match="newer Lambent"):
+        postgres_scenario(server, scenario, "newer")
+    with pytest.raises(StoreUnavailable, match="PostgreSQL"):
+        asyncio.run(PostgresStore(f"{server.dsn}-nowhere", ManualClock()).open())
+
+
+def test_a_statement_that_the_server_refuses_harms_nobody_else(server):
+    async def scenario(store):
+        calls = [store.commit(Append("t", b"a")), store.commit(Append(os.urandom(9_000).hex(), b"x")), store.commit(Append("t", b"b"))]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert outcomes[0] == [1]
+        assert isinstance(outcomes[1], StoreUnavailable)
+        assert outcomes[2] == [2]
+        for name in ("\0", "a\0b"):
+            with pytest.raises(ValueError, match="NUL"):
+                await store.commit(Enqueue(name, b""))
+
+    postgres_scenario(server, scenario)
+
+
 # -- SQLite alone
 
 
@@ -691,8 +858,8 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 
 
 def test_migrations_are_numbered_from_one_without_gaps_and_applied_once(tmp_path):
-    for family in ("", "logs_"):
-        assert [migration.version for migration in migrations(family)] == list(range(1, len(migrations(family)) + 1))
+    for known in (migrations(""), migrations("logs_"), migrations("", "postgres")):
+        assert [migration.version for migration in known] == list(range(1, len(known) + 1))
     connection = sqlite3.connect(":memory:", isolation_level=None)
     known = [Migration(1, "one", "CREATE TABLE a (x); -- a comment;\nINSERT INTO a VALUES (';');\n")]
     migrate(connection, "", 5.0, known)

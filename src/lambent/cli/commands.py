@@ -30,11 +30,12 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port to listen on. [default: 4566]", min=1, max=65_535)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept. [default: .lambent]")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file; see docs/settings.md.")] = None,
+    database: Annotated[str | None, typer.Option(help="postgresql://...: keep the state there. [default: SQLite in --data-dir]")] = None,
 ) -> None:
     """Run a server in the foreground."""
     from lambent.cli.up import run
 
-    given = {"host": host, "port": port, "data_dir": data_dir, "config": config}
+    given = {"host": host, "port": port, "data_dir": data_dir, "config": config, "database": database}
     raise typer.Exit(run({name: value for name, value in given.items() if value is not None}))
 
 

@@ -1,10 +1,11 @@
 """``lambent up``: run a server in the foreground until SIGTERM or Ctrl-C.
 
-Kept free of every heavy import; see ``main.py``. ``commands.py`` declares the same four options for ``--help`` and for error messages.
+Kept free of every heavy import; see ``main.py``. ``commands.py`` declares the same options for ``--help`` and for error messages.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,11 +13,11 @@ from pathlib import Path
 from lambent.sandbox.driver import IsolationReport
 from lambent.settings import BadSetting, Settings, load
 
-_OPTIONS: dict[str, Callable[[str], object]] = {"--host": str, "--port": int, "--data-dir": Path, "--config": Path}
+_OPTIONS: dict[str, Callable[[str], object]] = {"--host": str, "--port": int, "--data-dir": Path, "--config": Path, "--database": str}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, object] | None:
-    """The options by name (``host``, ``port``, ``data_dir``, ``config``), or ``None`` where typer should answer: help, or a mistake."""
+    """The options by name (``host``, ``data_dir``, ...), or ``None`` where typer should answer: help, or a mistake."""
     given: dict[str, object] = {}
     rest = list(arguments)
     while rest:
@@ -65,6 +66,8 @@ def banner(settings: Settings, report: IsolationReport) -> list[str]:
     ]
     if facts:
         lines.append(f"             {facts}")
+    if settings.database:
+        lines.insert(4, f"  database   {without_password(settings.database)}")
     lines += [
         "",
         f'  boto3      boto3.client("lambda", endpoint_url="{url}", region_name="{settings.region}",',
@@ -82,3 +85,8 @@ def banner(settings: Settings, report: IsolationReport) -> list[str]:
     if settings.auth == "any" and settings.host not in {"127.0.0.1", "::1", "localhost"}:
         lines.append(f'WARNING: {settings.host} can be reached from outside and any credentials are accepted; see auth = "signature".')
     return lines
+
+
+def without_password(dsn: str) -> str:
+    """A PostgreSQL address as it may be shown."""
+    return re.sub(r"(://[^/@:]*):[^@]*@|(password\s*=\s*)\S+", lambda match: f"{match[1]}:***@" if match[1] else f"{match[2]}***", dsn)

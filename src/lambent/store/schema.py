@@ -1,8 +1,9 @@
 """Versions of a database file's schema: numbered SQL files, applied in order, each in a transaction of its own.
 
 The files stand in ``store/sql`` and are named ``<family>NNNN_what.sql``; a family is one kind of database file (``""`` for the store,
-``"logs_"`` for the log store). The table ``migrations`` in the file tells which of them it has had. A file that a newer Lambent has
-written is refused, since an older one could only damage it.
+``"logs_"`` for the log store). Those of PostgreSQL stand in ``store/sql/postgres`` and are applied by ``postgres_engine.py``. The table
+``migrations`` tells which of them a database has had. One that a newer Lambent has written is refused, since an older one could only
+damage it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ class Migration:
     script: str
 
 
-def migrations(family: str) -> list[Migration]:
+def migrations(family: str, folder: str = "") -> list[Migration]:
     """The known migrations of a family, oldest first."""
     pattern = re.compile(rf"{family}(\d{{4}})_\w+\.sql")
     found = []
-    for entry in (files("lambent.store") / "sql").iterdir():
+    for entry in (files("lambent.store") / "sql" / folder).iterdir():
         match = pattern.fullmatch(entry.name)
         if match:
             found.append(Migration(int(match[1]), entry.name, entry.read_text(encoding="utf-8")))
