@@ -78,8 +78,8 @@ def _program(version: FunctionVersion, plan: RuntimePlan | None, wrapper: str) -
         argv = (wrapper, *entry.argv) if wrapper and not entry.problem else entry.argv
         return Program(argv, transport=plan.transport, problem=entry.problem)
     if wrapper and plan.wraps:
-        return Program((wrapper, *(plan.argv or plan.wrapped)), transport=plan.transport)
-    return Program(plan.argv, warm=plan.warm, transport=plan.transport) if plan.argv else None
+        return Program((wrapper, *plan.wrapped_command(version.memory_mb)), transport=plan.transport)
+    return Program(plan.command(version.memory_mb), warm=plan.warm, transport=plan.transport) if plan.argv else None
 
 
 def _undo_defaults(environment: dict[str, str], version: FunctionVersion, image: ImageRoot) -> None:

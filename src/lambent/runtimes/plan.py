@@ -26,8 +26,20 @@ class RuntimePlan:
     prefix: str = ""  # host folder seen as /var/lang; "" for none, "/usr" where it lives in the system itself
     runtime_dir: tuple[tuple[str, str], ...] = ()  # (name below /var/runtime, host path), bound read-only
     files: tuple[tuple[str, bytes], ...] = ()  # (name below /var/runtime, content), written when the root is made
-    argv: tuple[str, ...] = ()  # inside; empty: forked from a Python zygote
+    argv: tuple[str, ...] = ()  # inside; empty: forked from a Python zygote. See ``command``
     warm: tuple[str, ...] = ()
-    wrapped: tuple[str, ...] = ()  # what AWS_LAMBDA_EXEC_WRAPPER is given instead of ``argv``, where that is empty (Python)
+    wrapped: tuple[str, ...] = ()  # what AWS_LAMBDA_EXEC_WRAPPER is given, where that is something else than ``argv`` (Python, Java)
     environment: Mapping[str, str] = field(default_factory=dict)  # overridable defaults that the runtime adds: NODE_PATH, CLASSPATH, ...
     wraps: bool = True  # AWS_LAMBDA_EXEC_WRAPPER is honoured (not by provided runtimes and images)
+
+    def command(self, memory_mb: int) -> tuple[str, ...]:
+        """``argv`` for a function of this size, which ``{memory_mb}`` stands for."""
+        return _sized(self.argv, memory_mb)
+
+    def wrapped_command(self, memory_mb: int) -> tuple[str, ...]:
+        """What a wrapper gets as its arguments."""
+        return _sized(self.wrapped or self.argv, memory_mb)
+
+
+def _sized(argv: tuple[str, ...], memory_mb: int) -> tuple[str, ...]:
+    return tuple(part.replace("{memory_mb}", str(memory_mb)) for part in argv)

@@ -93,11 +93,16 @@ def _sources(plan: RootPlan) -> list[tuple[str, int]]:
     """(place below the new root, detached mount) of everything that is bound, parents first."""
     bound = [("usr", "/usr")]
     bound += [(name, "/" + name) for name in _LINKED if os.path.isdir("/" + name) and not os.path.islink("/" + name)]
-    bound += [("etc/" + name, "/etc/" + name) for name in _BOUND if os.path.isdir("/etc/" + name)]
+    bound += [("etc/" + name, "/etc/" + name) for name in (*_BOUND, *_java_settings()) if os.path.isdir("/etc/" + name)]
     if plan.prefix and not plan.is_system:
         bound.append(("var/lang", plan.prefix))
     bound += [("var/runtime/" + name, path) for name, path in plan.packages]
     return [(target, _tree(os.path.realpath(path))) for target, path in bound]
+
+
+def _java_settings() -> list[str]:
+    """Distributions' virtual machines are full of links to folders below ``/etc``, and do not start without them."""
+    return sorted(name for name in os.listdir("/etc") if name.startswith("java"))
 
 
 def _tree(path: str) -> int:
