@@ -133,14 +133,19 @@ class World:
     def __init__(self, isolation: str, runtime: str, **settings: Any) -> None:
         self.runtime = runtime
         self.is_warm = runtime == "provided.al2" and isolation == "namespaces" and os.geteuid() == 0
+        self._folder = tempfile.TemporaryDirectory(prefix="lambent-suite-")
+        self.shared = Path(self._folder.name) / "shared"
+        settings.setdefault("file_systems", {"arn": str(self.shared)})
         self.settings = SandboxSettings(isolation=isolation, pids=PIDS, **{"blanks": 1, "egress": "none", **settings})
         self.environments: list[Environment] = []
 
     async def __aenter__(self) -> World:
-        self._folder = tempfile.TemporaryDirectory(prefix="lambent-suite-")
         os.chmod(self._folder.name, 0o755)
         self.root = Path(self._folder.name) / "code"
         self.root.mkdir()
+        self.shared.mkdir()
+        if os.geteuid() == 0:
+            os.chown(self.shared, 4321, 4322)
         self.driver: Any = make_driver(self.settings, self.root, Programs(), DOOR, lambda interpreter: [], CLIENT)
         try:
             await self.driver.open()
@@ -728,7 +733,7 @@ def abilities(isolation: str, rootless: bool) -> frozenset[str]:
     """What a driver can be held to here."""
     if isolation == "process":
         return frozenset({"freeze"})
-    return frozenset({"isolation"}) if rootless else frozenset({"isolation", "freeze", "memory", "cpu", "pids"})
+    return frozenset({"isolation", "mounts"}) if rootless else frozenset({"isolation", "freeze", "memory", "cpu", "pids", "mounts"})
 
 
 def main(isolation: str, runtime: str) -> None:
@@ -747,4 +752,6 @@ def main(isolation: str, runtime: str) -> None:
 
 
 if __name__ == "__main__":
+    import sandbox_promises  # noqa: F401  (registers its scenarios)
+
     main(sys.argv[1], sys.argv[2])

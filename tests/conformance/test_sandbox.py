@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sandbox_promises  # noqa: F401  (registers its scenarios)
 import sandbox_scenarios as suite
 
 from lambent.errors import SandboxFault
@@ -83,7 +84,7 @@ def test_as_an_unprivileged_user(tmp_path: Path) -> None:
     library = tmp_path / "library"
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(suite.make_driver.__code__.co_filename).parents[1], library / "lambent", ignore=ignore)
-    for name in ("sandbox_scenarios.py", "sandbox_client.py"):
+    for name in ("sandbox_scenarios.py", "sandbox_promises.py", "sandbox_client.py"):
         shutil.copy(Path(__file__).with_name(name), library / name)
     scratch = tmp_path / "scratch"
     scratch.mkdir()

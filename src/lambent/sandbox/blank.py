@@ -76,7 +76,7 @@ def run(control: socket.socket, shell: int, attach: list[int], config: Message, 
         if message["extensions"]:
             gate = companions.start_extensions(control, message, fds["extension_logs"], config, program)
         if warm is not None:
-            _dismiss(warm, message)
+            _dismiss(warm, message, fds, config, program)
         _bound_data(message["data_mb"])
         seal.drop_privileges(config["uid"], config["rootless"])
     except OSError as error:
@@ -112,13 +112,20 @@ def _tell_blank(control: socket.socket, warm: companions.Warm | None) -> None:
     os.close(warm.logs)
 
 
-def _dismiss(warm: companions.Warm, message: Message) -> None:
+def _dismiss(warm: companions.Warm, message: Message, fds: dict[str, int], config: Message, program: bytes) -> None:
     """Hand over to the warm interpreter, or end it and go on alone."""
-    if message["warm"]:
-        os.chdir(message["cwd"])  # which is the interpreter's working directory, too
-        _bound_data(message["data_mb"], warm.pid)
-        warm.assign(message)
-    warm.discard()
+    if not message["warm"]:
+        warm.discard()
+        return
+    os.chdir(message["cwd"])  # which is the interpreter's working directory, too
+    _bound_data(message["data_mb"], warm.pid)
+    if "hold" in fds:  # extensions run meanwhile, so nobody may wait with privileges
+        seal.drop_privileges(config["uid"], config["rootless"])
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+        seal.seal({companions.ASSIGN_FD: warm.assignment, _HOLD_FD: fds["hold"]}, False, program)
+        os.read(_HOLD_FD, 1)
+        warm.assignment = companions.ASSIGN_FD
+    warm.assign(message)
 
 
 def _bound_data(size_mb: int, pid: int = 0) -> None:

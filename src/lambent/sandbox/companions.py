@@ -95,12 +95,12 @@ class Warm:
         self.pid = pid  # in the sandbox's own terms
         self.channel = channel  # the node's ends
         self.logs = logs
-        self._assign = assign
+        self.assignment = assign  # the pipe
 
     def discard(self) -> None:
         """The function needs something that only a fresh process can give."""
         os.kill(self.pid, signal.SIGKILL)
-        os.close(self._assign)
+        os.close(self.assignment)
 
     def assign(self, message: dict[str, Any]) -> NoReturn:
         """Tell it what it is, and make way."""
@@ -108,7 +108,7 @@ class Warm:
         left = memoryview(json.dumps({"env": message["env"], "handler": message["handler"]}).encode())
         try:
             while left:
-                left = left[os.write(self._assign, left) :]
+                left = left[os.write(self.assignment, left) :]
         finally:
             os._exit(0)
 
