@@ -205,6 +205,7 @@ class ExtensionSession:
 
     def _shut_down(self, event: ShutDown) -> Sequence[Instruction]:
         self._open = False
+        self._owes_ready = False
         body = _json({"eventType": "SHUTDOWN", "shutdownReason": event.reason, "deadlineMs": event.deadline_ms})
         answers: list[Instruction] = []
         for extension in self._by_id.values():

@@ -236,10 +236,10 @@ def _read_head(lines: list[str]) -> Head:
     if len(parts) != 3:
         raise BadRequest(400, "The request line has not three parts")
     method, target, version = parts
+    if not _is_token(method) or not _is_target(target) or not version.startswith("HTTP/"):
+        raise BadRequest(400, "The request line is malformed")
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise BadRequest(505, "HTTP version not supported")
-    if not _is_token(method) or not _is_target(target):
-        raise BadRequest(400, "The request line is malformed")
     headers = _read_fields(lines[1:])
     connection = headers.get("connection", "").lower()
     modern = version == "HTTP/1.1"
