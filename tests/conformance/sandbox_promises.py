@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from sandbox_scenarios import PYTHON, USUAL, World, scenario
+from sandbox_scenarios import PYTHON, USUAL, World, main, scenario
 
 from lambent.errors import SandboxFault
 from lambent.sandbox.driver import Mount, Program, SandboxExit
@@ -49,6 +49,8 @@ async def line_of(descriptor: int) -> str:
     finally:
         loop.remove_reader(descriptor)
 
+
+__all__ = ["main"]  # for the program next door
 
 # -- programs -----------------------------------------------------------------------------------------------------------------------
 

@@ -752,6 +752,6 @@ def main(isolation: str, runtime: str) -> None:
 
 
 if __name__ == "__main__":
-    import sandbox_promises  # noqa: F401  (registers its scenarios)
+    import sandbox_promises  # registers its scenarios with the module of this name, which is not this one
 
-    main(sys.argv[1], sys.argv[2])
+    sandbox_promises.main(sys.argv[1], sys.argv[2])
