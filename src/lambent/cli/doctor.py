@@ -19,9 +19,11 @@ from lambent import __version__
 from lambent.cli.api import JsonOption
 from lambent.cli.screen import Trouble, is_terminal, say, show_json, styled, table
 from lambent.errors import LambentError
+from lambent.runtimes import nodejs
 from lambent.runtimes.catalogue import Catalogue
-from lambent.runtimes.identifiers import SUPPORTED
+from lambent.runtimes.identifiers import family
 from lambent.runtimes.packages import has_sdk
+from lambent.runtimes.plan import RuntimePlan
 from lambent.sandbox.choose import make_driver
 from lambent.sandbox.driver import IsolationReport
 from lambent.settings import BadSetting, Settings, load
@@ -31,23 +33,23 @@ def doctor(
     config: Annotated[Path | None, typer.Option(help="The server's TOML file, if it has one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which interpreters and which isolation this machine gives, and what is missing."""
+    """Tell which runtimes and which isolation this machine gives, and what is missing."""
     try:
         settings = load(config)
     except BadSetting as error:
         raise Trouble(str(error)) from error
-    catalogue = Catalogue(settings.sandbox.interpreters)
+    catalogue = Catalogue(settings.sandbox.interpreters, package_folders=settings.sandbox.packages)
     findings = {
         "lambent": __version__,
         "machine": _machine(),
         "isolation": _isolation(settings, catalogue),
-        **_interpreters(settings, catalogue),
+        **_runtimes(settings, catalogue),
     }
     if as_json:
         show_json(findings)
     else:
         _tell(findings)
-    if not findings["interpreters"]:
+    if not findings["runtimes"]:
         raise typer.Exit(1)
 
 
@@ -83,7 +85,7 @@ async def _open_and_close(settings: Settings, catalogue: Catalogue, folder: Path
         await driver.close()
 
 
-def _interpreters(settings: Settings, catalogue: Catalogue) -> dict[str, Any]:
+def _runtimes(settings: Settings, catalogue: Catalogue) -> dict[str, Any]:
     installed = catalogue.installed()
     return {
         "interpreters": [
@@ -93,12 +95,40 @@ def _interpreters(settings: Settings, catalogue: Catalogue) -> dict[str, Any]:
                 "executable": found.executable,
                 "boto3": has_sdk(found, settings.sandbox.packages),
             }
-            for found in installed
+            for found in catalogue.interpreters()
         ],
-        "missingRuntimes": [name for name in SUPPORTED if name not in {found.runtime for found in installed}],
+        "runtimes": [
+            {
+                "runtime": plan.runtime,
+                "version": plan.version,
+                "program": _program(plan, catalogue),
+                "sdk": _sdk(plan, catalogue, settings),
+            }
+            for plan in installed
+        ],
+        "missingRuntimes": catalogue.missing(),
         "rejected": catalogue.rejected(),
         "searched": catalogue.searched(),
     }
+
+
+def _program(plan: RuntimePlan, catalogue: Catalogue) -> str:
+    """What runs it, as a path of this machine; "" for provided runtimes, whose program comes with the function."""
+    interpreter = catalogue.known(plan.runtime)
+    if interpreter is not None:
+        return interpreter.executable
+    program = plan.argv[0] if plan.argv else ""
+    return plan.prefix + program.removeprefix("/var/lang") if program.startswith("/var/lang/") else program
+
+
+def _sdk(plan: RuntimePlan, catalogue: Catalogue, settings: Settings) -> str:
+    """What of the AWS SDK functions find; "" where AWS's runtime brings none either."""
+    interpreter = catalogue.known(plan.runtime)
+    if interpreter is not None:
+        return "with boto3" if has_sdk(interpreter, settings.sandbox.packages) else "without boto3"
+    if family(plan.runtime) == "nodejs":
+        return "with @aws-sdk" if nodejs.has_sdk(plan) else "without @aws-sdk"
+    return ""
 
 
 def _tell(findings: dict[str, Any]) -> None:
@@ -118,20 +148,30 @@ def _tell(findings: dict[str, Any]) -> None:
     table(("", ""), list(isolation["facts"].items()))
     for line in isolation["missing"]:
         styled(f"missing: {line}", "yellow")
-    _title("Interpreters")
-    rows = [
-        (found["runtime"], found["version"], "with boto3" if found["boto3"] else "without boto3", found["executable"])
-        for found in findings["interpreters"]
-    ]
+    _title("Runtimes")
+    rows = [(found["runtime"], found["version"], found["sdk"], found["program"]) for found in findings["runtimes"]]
     table(("RUNTIME", "VERSION", "SDK", "PROGRAM"), rows, "none was found: no function can run")
     for path, why in findings["rejected"].items():
         say(f"passed over: {path}: {why}")
-    if findings["missingRuntimes"]:
-        styled(f"missing: {', '.join(findings['missingRuntimes'])}", "yellow")
-        say("  install them (Debian: apt-get install python3.x; pyenv install 3.x) or name them under [sandbox] interpreters")
-        say(f"  {len(findings['searched'])} places were searched: see --json")
-    if any(not found["boto3"] for found in findings["interpreters"]):
+    for why in _grouped(findings["missingRuntimes"]):
+        styled(f"missing: {why}", "yellow")
+    if any(found["sdk"] == "without boto3" for found in findings["runtimes"]):
         styled("missing: boto3 for some interpreters: run `python -m lambent.runtimes.prepare` once, with a network", "yellow")
+    without = [found["runtime"] for found in findings["runtimes"] if found["sdk"] == "without @aws-sdk"]
+    if without:
+        styled(
+            f"missing: @aws-sdk for {', '.join(without)}: run `python -m lambent.runtimes.prepare @aws-sdk/client-s3 ...` once, with a "
+            "network, or name a node_modules folder under [sandbox] packages",
+            "yellow",
+        )
+
+
+def _grouped(missing: dict[str, str]) -> list[str]:
+    """One line a family: what to do about several versions differs by a number only."""
+    families: dict[str, list[str]] = {}
+    for runtime in missing:
+        families.setdefault(family(runtime) or runtime, []).append(runtime)
+    return [f"{', '.join(names)}: {missing[names[-1]]}" for names in families.values()]
 
 
 def _title(text: str) -> None:

@@ -73,7 +73,7 @@ def find(runtime: str, configured: Sequence[str], environ: Mapping[str, str]) ->
         transport="frames",
         prefix=node.prefix,
         runtime_dir=((CLIENT_NAME, str(CLIENT)), *((("node_modules", str(modules)),) if modules else ())),
-        argv=(node.inner_executable, *OPTIONS, f"/var/runtime/{CLIENT_NAME}/index.cjs"),
+        argv=(node.inner_executable, *OPTIONS, "--max-old-space-size={memory_mb}", f"/var/runtime/{CLIENT_NAME}/index.cjs"),
         warm=(node.inner_executable, *OPTIONS, f"/var/runtime/{CLIENT_NAME}/index.cjs", "--warm"),
         environment={"NODE_PATH": node_path(major), **_switched_off(node.version)},
     )
