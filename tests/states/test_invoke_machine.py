@@ -5,7 +5,9 @@ once, and keeps books of its own, against which the laws are checked after every
 
 * never two invocations in one environment, never one invocation in two;
 * never more environments than invocations were in flight at once;
-* every accepted invocation is answered exactly once, by its first true answer or by an error;
+* every accepted invocation is answered exactly once, by its first true answer or by an error, and told so early once at most;
+* what is passed on in chunks is what the runtime said, in order, up to the limit;
+* nobody is free or handed an invocation while an extension is at work;
 * a lease takes the environment that went idle last, and idle ones are listed in that order;
 * a stale pool takes nothing new;
 * at the end nothing is left: no sandbox, no slot, no waiting job, no unanswered one.
@@ -27,9 +29,17 @@ from lambent.invoke.environment_table import TABLE, State
 from lambent.sandbox.driver import SandboxExit
 
 PERMITS = 4
-BUSY = {State.RESTARTING, State.REINITIALIZING, State.BUSY, State.ANSWERED}
-MOVING = BUSY | {State.STARTING, State.INITIALIZING}
-TALKING = {State.INITIALIZING, State.REINITIALIZING, State.IDLE, State.FROZEN, State.BUSY, State.ANSWERED}
+BUSY = {
+    State.RESTARTING,
+    State.REINITIALIZING,
+    State.RESETTLING,
+    State.BUSY,
+    State.STREAMING,
+    State.ANSWERED,
+    State.LINGERING,
+}
+MOVING = BUSY | {State.STARTING, State.INITIALIZING, State.SETTLING}
+TALKING = (BUSY - {State.RESTARTING}) | {State.INITIALIZING, State.SETTLING, State.IDLE, State.FROZEN}
 EXITS = [SandboxExit(0, None), SandboxExit(1, None), SandboxExit(None, 9), SandboxExit(None, 9, True)]
 
 
@@ -37,6 +47,7 @@ class Job:
     def __init__(self, number: int) -> None:
         self.id = f"r{number}"
         self.deliveries = 0
+        self.streams = number % 2 == 1
 
     def __repr__(self) -> str:
         return self.id
@@ -47,7 +58,7 @@ class Env:
 
     def __init__(self, number: int, name: str) -> None:
         self.number = number
-        self.machine = EnvironmentMachine(name, 3, 100)
+        self.machine = EnvironmentMachine(name, 3, 100, 40)
         self.sandbox = False
         self.coming = True  # a start is under way
         self.frozen = False
@@ -55,6 +66,11 @@ class Env:
         self.job: Job | None = None
         self.idle_at = 0.0
         self.said: bytes | None = None  # the first true answer to the running invocation
+        self.spoken = b""  # in chunks, so far
+        self.passed = b""
+        self.opened = self.told = False
+        self.extensions = number % 3 == 1  # it has one that wants to hear of invocations
+        self.at_work = False  # and that has yet to ask for its next event
 
 
 class World:
@@ -95,9 +111,10 @@ class World:
                 if env.machine.state in {State.IDLE, State.FROZEN}:
                     others = [e.idle_at for e in self.envs.values() if e.machine.state in {State.IDLE, State.FROZEN}]
                     assert env.idle_at == max(others), "not the newest idle one"
-                env.job, env.said = job, None
+                assert not env.at_work
+                env.job, env.said, env.spoken, env.passed, env.opened, env.told = job, None, b"", b"", False, False
                 job.deliveries += 1
-                self.feed(env, ee.Assigned(job.id, self.laws.at))
+                self.feed(env, ee.Assigned(job.id, self.laws.at, job.streams))
             case ps.FreezeSlot(slot):
                 self.feed(self.envs[slot], ee.IdleLong())
             case ps.Stop(slot, reason):
@@ -115,6 +132,11 @@ class World:
         if before is State.BUSY and isinstance(event, ee.ResponseFrame | ee.ErrorFrame):
             true = event.head.split("\n")[:2] == [str(env.machine.epoch), env.machine.request_id]
             env.said = event.body if true and not event.oversize else None
+        if before is State.STREAMING:
+            if isinstance(event, ee.Chunk) and event.head == str(env.machine.epoch):
+                env.spoken += event.body
+            if isinstance(event, ee.StreamEnd) and event.head.split("\n")[:3] == [str(env.machine.epoch), env.machine.request_id, ""]:
+                env.said = env.spoken
         instructions = env.machine.handle(event)
         assert env.machine.state in TABLE[before, type(event)][1], "a state that the table does not name"
         for instruction in instructions:
@@ -125,15 +147,33 @@ class World:
             case ee.SendInvoke(_):
                 assert env.sandbox
                 assert not env.frozen
+                env.at_work = env.extensions
                 if env.corpse:
                     self.feed(env, ee.Undeliverable(self.laws.at))
             case ee.Answer(outcome):
                 assert env.job is not None
-                assert outcome.fault is not None or outcome.payload, "an answer without a payload"
-                assert env.said is None or outcome.payload == env.said, "another answer than the first true one"
+                whole = env.passed if env.opened and not outcome.function_error else outcome.payload
+                cut = outcome.function_error and len(env.spoken) > (40 if env.job.streams else 100)
+                assert outcome.fault is not None or whole or env.said == b"", "an answer without a payload"
+                assert env.said is None or cut or whole == env.said, "another answer than the first true one"
                 assert env.said is not None or outcome.payload not in {b"answer", b"error", b"lie"}, "a lie was believed"
+                assert not env.opened or env.passed == env.spoken[:40]
                 env.job, job = None, env.job
                 self.laws.answered(job)
+            case ee.OpenStream(_):
+                assert env.job is not None
+                assert env.job.streams
+                assert not env.opened
+                env.opened = True
+            case ee.PassOn(data):
+                assert env.opened
+                assert not env.told
+                env.passed += data
+            case ee.Respond(_):
+                assert env.job is not None
+                env.told = True
+            case ee.InitDone():
+                assert not env.at_work
             case ee.Requeue():
                 assert env.job is not None
                 env.job, job = None, env.job
@@ -142,12 +182,14 @@ class World:
                 assert not env.sandbox
                 env.coming = True
             case ee.KillSandbox():
+                env.at_work = False
                 env.sandbox = env.frozen = env.corpse = False
             case ee.Freeze():
                 env.frozen = True
             case ee.Thaw():
                 env.frozen = False
             case ee.Ready():
+                assert not env.at_work, "free while an extension is at work"
                 env.idle_at = self.laws.at
                 self.tell(ps.Free(env.number, self.laws.at))
             case ee.ReadyBroken():
@@ -214,12 +256,47 @@ class Laws(RuleBasedStateMachine):
         self.at += 0.001
         state = env.machine.state
         if env.coming:
-            env.coming, env.sandbox = False, True
-            world.feed(env, ee.Started(self.at))
+            env.coming, env.sandbox, env.at_work = False, True, env.extensions
+            world.feed(env, ee.Started(self.at, env.extensions))
+            if env.extensions:
+                world.feed(env, ee.Registered(True, self.at))
         elif state in {State.INITIALIZING, State.REINITIALIZING, State.ANSWERED}:
             world.feed(env, ee.NextFrame(self.at))
+        elif state in {State.SETTLING, State.RESETTLING, State.LINGERING}:
+            self.extensions_rest(world, env)
+        elif state is State.STREAMING:
+            world.feed(env, ee.StreamEnd(f"{env.machine.epoch}\n{env.machine.request_id}\n", b"", self.at))
         elif state is State.BUSY:
             world.feed(env, ee.ResponseFrame(f"{env.machine.epoch}\n{env.machine.request_id}\n", b"answer", self.at))
+
+    def extensions_rest(self, world: World, env: Env) -> None:
+        if env.at_work:
+            env.at_work = False
+            world.feed(env, ee.ExtensionsReady(self.at))
+
+    @precondition(lambda self: self.some(TALKING - {State.IDLE, State.FROZEN}))
+    @rule(data=st.data())
+    def extensions_are_through(self, data: st.DataObject) -> None:
+        self.extensions_rest(*self.pick(data, TALKING - {State.IDLE, State.FROZEN}))
+
+    @precondition(lambda self: self.some({State.BUSY}))
+    @rule(data=st.data())
+    def a_stream_begins(self, data: st.DataObject) -> None:
+        world, env = self.pick(data, {State.BUSY})
+        world.feed(env, ee.StreamStart(f"{env.machine.epoch}\n{env.machine.request_id}\ntext/plain", self.at))
+
+    @precondition(lambda self: self.some({State.STREAMING}))
+    @rule(data=st.data(), sizes=st.lists(st.sampled_from([1, 7, 30, 90]), min_size=1, max_size=4))
+    def chunks_come(self, data: st.DataObject, sizes: list[int]) -> None:
+        world, env = self.pick(data, {State.STREAMING})
+        for number, size in enumerate(sizes):
+            world.feed(env, ee.Chunk(str(env.machine.epoch), bytes([65 + number]) * size, self.at))
+
+    @precondition(lambda self: self.some(TALKING))
+    @rule(data=st.data(), error_type=st.sampled_from(["Extension.Crash", "Extension.InitError"]))
+    def an_extension_fails(self, data: st.DataObject, error_type: str) -> None:
+        world, env = self.pick(data, TALKING)
+        world.feed(env, ee.ExtensionFailed(error_type, "exit status 1", self.at))
 
     @precondition(lambda self: self.some(MOVING))
     @rule(data=st.data())
@@ -258,11 +335,11 @@ class Laws(RuleBasedStateMachine):
         instructions = env.machine.handle(ee.StartFailed(SandboxFault("no")) if fails else ee.Started(self.at))
         assert list(instructions) == ([] if fails else [ee.KILL_SANDBOX])
 
-    @precondition(lambda self: self.some({State.INITIALIZING, State.REINITIALIZING}))
+    @precondition(lambda self: self.some({State.INITIALIZING, State.REINITIALIZING, State.SETTLING}))
     @rule(data=st.data(), late=st.booleans())
     def init_fails(self, data: st.DataObject, late: bool) -> None:
-        world, env = self.pick(data, {State.INITIALIZING, State.REINITIALIZING})
-        if late and env.machine.state is State.INITIALIZING:
+        world, env = self.pick(data, {State.INITIALIZING, State.REINITIALIZING, State.SETTLING})
+        if (late and env.machine.state is State.INITIALIZING) or env.machine.state is State.SETTLING:
             world.feed(env, ee.InitDeadlinePassed(self.at))
         else:
             world.feed(env, ee.InitErrorFrame("Runtime.ImportModuleError", b"{}", self.at))
@@ -274,7 +351,7 @@ class Laws(RuleBasedStateMachine):
         world.feed(env, ee.ErrorFrame(f"{env.machine.epoch}\n{env.machine.request_id}\nX\n", b"error", self.at, oversize))
 
     @precondition(lambda self: self.some(TALKING))
-    @rule(data=st.data(), epoch=st.integers(-1, 2), request=st.integers(0, 9), kind=st.integers(0, 4))
+    @rule(data=st.data(), epoch=st.integers(-1, 2), request=st.integers(0, 9), kind=st.integers(0, 7))
     def runtime_lies(self, data: st.DataObject, epoch: int, request: int, kind: int) -> None:
         """Anything at any time. What happens to be true is an answer like any other."""
         world, env = self.pick(data, TALKING)
@@ -285,6 +362,9 @@ class Laws(RuleBasedStateMachine):
             ee.NextFrame(self.at),
             ee.InitErrorFrame("X", b"init", self.at),
             ee.Violated("garbage", self.at),
+            ee.StreamStart(head, self.at),
+            ee.Chunk(str(env.machine.epoch - epoch), b"lie", self.at),
+            ee.StreamEnd(head, b"lie", self.at),
         ]
         world.feed(env, events[kind])
 

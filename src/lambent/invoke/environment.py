@@ -63,7 +63,7 @@ from lambent.invoke.environment_table import State
 from lambent.invoke.fittings import EnvironmentInfo, Fittings, log_stream_name
 from lambent.invoke.inside import Inside
 from lambent.invoke.job import Job
-from lambent.invoke.log_pump import LogPump
+from lambent.invoke.log_pump import Behind, LogPump
 from lambent.invoke.report import Report
 from lambent.observe import log_lines
 from lambent.observe.log_sink import LogStream
@@ -218,9 +218,6 @@ class Environment:
 
     def _on_frames(self, channel: Channel, frames: list[Frame]) -> None:
         at = self._clock.monotonic()
-        if self._settle is not None:  # init is over, however it went: from here on the function gets its share of the CPU and no more
-            settle, self._settle = self._settle, None
-            settle()
         self._write_owed()
         self._pump.drain()
         for frame in frames:
@@ -344,7 +341,7 @@ class Environment:
             raise PlatformFault("This sandbox driver has no Runtime API for a runtime that talks HTTP")
         extension_logs: int = getattr(sandbox, "extension_logs", -1)
         if extension_logs >= 0:
-            self._extension_pump = LogPump(self._stream, fittings.sink, self._clock)
+            self._extension_pump = LogPump(self._stream, Behind(self._pump, fittings.sink), self._clock)
             self._extension_pump.attach(extension_logs)
 
     def _on_made(self, task: asyncio.Task[None]) -> None:
@@ -507,6 +504,9 @@ class Environment:
             self._sandbox.thaw()
 
     def _init_done(self, instruction: InitDone) -> None:
+        if self._settle is not None:  # from here on the function gets its share of the CPU and no more
+            settle, self._settle = self._settle, None
+            settle()
         if self._inside is not None:
             self._inside.end_init()
         if self._init_timer is not None:

@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+from collections.abc import Sequence
 
 from lambent.clock import Clock, Timer
 from lambent.observe.log_lines import LineSplitter, LogTail
@@ -29,6 +30,18 @@ BURST = 4 * 1024 * 1024
 RATE = 2 * 1024 * 1024
 PAUSE = 0.05
 _PIPE = 65_536
+
+
+class Behind:
+    """A sink for what extensions print: what the platform and the function have said before goes out first."""
+
+    def __init__(self, pump: LogPump, sink: LogSink) -> None:
+        self._pump = pump
+        self._sink = sink
+
+    def write(self, stream: LogStream, lines: Sequence[tuple[int, str]]) -> None:
+        self._pump.flush()
+        self._sink.write(stream, lines)
 
 
 class LogPump:

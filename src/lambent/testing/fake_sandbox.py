@@ -71,6 +71,18 @@ class FakeRuntime:
         head = f"{invocation.token}\n{invocation.request_id}\n{error_type}\n"
         self.send(encode(FrameType.ERROR, head, body) + encode(FrameType.NEXT))
 
+    def stream(self, invocation: FakeInvocation, content_type: str = "text/plain") -> None:
+        """Begin a response in chunks."""
+        self.send(encode(FrameType.RESPONSE_START, f"{invocation.token}\n{invocation.request_id}\n{content_type}"))
+
+    def chunk(self, invocation: FakeInvocation, data: bytes) -> None:
+        self.send(encode(FrameType.CHUNK, str(invocation.token), data))
+
+    def end_stream(self, invocation: FakeInvocation, error_type: str = "", body: bytes = b"") -> None:
+        """End it, and ask for the next in the same write."""
+        head = f"{invocation.token}\n{invocation.request_id}\n{error_type}"
+        self.send(encode(FrameType.RESPONSE_END, head, body) + encode(FrameType.NEXT))
+
     def init_error(self, error_type: str, body: bytes) -> None:
         self.send(encode(FrameType.INIT_ERROR, error_type, body))
 
@@ -172,6 +184,16 @@ class FakeSandbox:
         self.freezes = 0
         self.killed = False
         self.memory = 36 * 2**20
+        self.api_listener: socket.socket | None = None
+        self.on_extension_exit: Callable[[str, SandboxExit], object] | None = None
+        self.terminated = False
+        if spec.extensions or spec.program is not None:
+            self.api_listener = socket.create_server(("127.0.0.1", 0))
+
+    def terminate(self) -> None:
+        """SIGTERM to the runtime, which ends of it."""
+        self.terminated = True
+        self.runtime.exit(None, 15)
 
     def freeze(self) -> None:
         if not self.killed and not self.frozen:
