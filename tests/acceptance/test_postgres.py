@@ -1,0 +1,68 @@
+"""A server whose state lies in PostgreSQL: what was acknowledged survives kill -9 of the node and of the database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+from acceptance_helpers import ROLE, RUNTIME, call, settle, zipped
+from botocore.exceptions import ClientError
+
+from lambent.testing import postgres_server
+from lambent.testing.local_server import LocalServer
+from lambent.testing.postgres_server import PostgresServer
+
+_SOURCE = "def handler(event, context):\n    return event\n"
+
+
+@pytest.fixture
+def database():
+    if reason := postgres_server.missing():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="lambent-pg-") as folder:
+        for path in (folder, tempfile.gettempdir()):
+            os.chmod(path, os.stat(path).st_mode | 0o011)  # the server is another user
+        server = PostgresServer(Path(folder) / "server")
+        server.create()
+        yield server
+        server.destroy()
+
+
+def test_functions_survive_the_end_of_node_and_database(tmp_path, database):
+    with LocalServer(tmp_path / "data", arguments=["--database", database.dsn]) as server:
+        api = server.client("lambda")
+        code = {"ZipFile": zipped({"app.py": _SOURCE})}
+        api.create_function(FunctionName="kept", Runtime=RUNTIME, Role=ROLE, Handler="app.handler", Code=code)
+        settle(api, "kept")
+        assert call(api, "kept", 1)[0] == 1
+        before = api.get_function_configuration(FunctionName="kept")
+        server.kill()
+        assert "database   postgresql://postgres@/" in server.output
+        database.stop(signal.SIGQUIT)
+        database.start()
+        server.start()
+        after = api.get_function_configuration(FunctionName="kept")
+        assert {**after, "ResponseMetadata": None} == {**before, "ResponseMetadata": None}
+        assert call(api, "kept", 2)[0] == 2
+        # Without its database the server still runs what it knows, and refuses what it cannot make durable.
+        database.stop(signal.SIGQUIT)
+        assert call(api, "kept", 3)[0] == 3
+        with pytest.raises(ClientError) as caught:
+            api.tag_resource(Resource=after["FunctionArn"], Tags={"a": "b"})
+        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] >= 500
+        database.start()
+        api.tag_resource(Resource=after["FunctionArn"], Tags={"a": "c"})
+        assert api.list_tags(Resource=after["FunctionArn"])["Tags"] == {"a": "c"}
+        assert server.stop() == 0
+
+
+def test_a_database_that_is_not_there_is_told(tmp_path):
+    from lambent.testing.local_server import ServerFailed
+
+    server = LocalServer(tmp_path / "data", arguments=["--database", f"postgresql://nobody:secret@/x?host={tmp_path}"])
+    with pytest.raises(ServerFailed, match="PostgreSQL") as caught:
+        server.start()
+    assert "secret" not in str(caught.value)
