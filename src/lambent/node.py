@@ -38,9 +38,10 @@ from lambent.control.code_links import CodeLinks
 from lambent.control.code_room import CodeRoom
 from lambent.control.code_source import CodeSource
 from lambent.control.file_systems import FileSystems, require_mountable
-from lambent.control.function_rules import Rules
+from lambent.control.function_rules import Rules, machine_architecture
 from lambent.control.function_table import FunctionTable
 from lambent.control.functions import Functions
+from lambent.control.image_code import ImageCode
 from lambent.control.layer_merge import extensions_in
 from lambent.control.layer_table import LayerTable
 from lambent.control.layers import Layers
@@ -48,6 +49,8 @@ from lambent.control.tags import Tags
 from lambent.errors import LambentError
 from lambent.function_version import FunctionVersion
 from lambent.iam.credentials import Authenticator
+from lambent.images.sources import Sources
+from lambent.images.store import ImageStore
 from lambent.invoke.admission import LocalAssigner
 from lambent.invoke.fittings import EnvironmentInfo
 from lambent.invoke.frontdoor import FrontDoor
@@ -156,11 +159,12 @@ class Node:
         code = CodeStore(code_root, store, blobs, links, settings.limits, clock, self._runs_on)
         self._closers.callback(code.close)
         table = FunctionTable(store)
+        images = await self._images(code_root)
         rules = Rules(settings.limits, catalogue, file_systems=FileSystems(settings.sandbox.file_systems))
         layer_table = LayerTable(store)
         room = CodeRoom(table, layer_table, settings.limits)
         layers = Layers(layer_table, code, CodeSource(), room, clock, settings.limits)
-        functions = Functions(table, code, rules, registry, self.driver.prepare, self, clock, settings.limits, layers, room)
+        functions = Functions(table, code, rules, registry, self.driver.prepare, self, clock, settings.limits, layers, room, images)
         self._closers.push_async_callback(self._finish_tasks)
         await functions.load()
         self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
@@ -175,6 +179,14 @@ class Node:
         self.http.handle = self.app.handle
         await self.http.listen(sock)
         self._closers.push_async_callback(self.http.close, STOP_SECONDS)
+
+    async def _images(self, code_root: Path) -> ImageCode:
+        settings = self.settings
+        sources = Sources(settings.images, settings.registries)
+        store = ImageStore(code_root / "images", sources, settings.limits.image_unpacked, machine_architecture(), self.clock, self._runs_on)
+        self._closers.callback(store.close)
+        await store.open()
+        return ImageCode(store, self.clock)
 
     # ---------------------------------------------------------------------------------------- what the parts ask of each other
 
@@ -248,6 +260,8 @@ def _version_of(catalogue: Catalogue) -> Callable[[FunctionVersion], tuple[str, 
     """What INIT_START says of a version's runtime. The interpreter is known by then, since the runtime was prepared with it."""
 
     def version_of(version: FunctionVersion) -> tuple[str, str]:
+        if version.image is not None:
+            return "", ""
         built = runtime_version(catalogue.plan(version.runtime), version.arn.region, version.arn.partition)
         return built.text, built.arn
 

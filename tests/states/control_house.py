@@ -9,7 +9,10 @@ import asyncio
 import hashlib
 import io
 import json
+import shutil
 import stat
+import tempfile
+import weakref
 import zipfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
@@ -25,13 +28,16 @@ from lambent.control.code_source import CodeSource
 from lambent.control.function_rules import Rules
 from lambent.control.function_table import FunctionTable
 from lambent.control.functions import Functions
+from lambent.control.image_code import ImageCode
 from lambent.control.layer_table import LayerTable
 from lambent.control.layers import Layers
 from lambent.control.tags import Tags
 from lambent.errors import SandboxFault, invalid_parameter
 from lambent.function_version import FunctionVersion
+from lambent.images.sources import Sources
+from lambent.images.store import ImageStore
 from lambent.invoke.registry import Registry
-from lambent.settings import Limits
+from lambent.settings import ImageSettings, Limits
 from lambent.store.contract import ANY, Delete, Mutation, Put, Record, StoreConflict, StoreUnavailable
 from lambent.testing.clock import ManualClock
 from lambent.wire.call import Call
@@ -42,9 +48,11 @@ ARN = FunctionArn(REGION, ACCOUNT, "f")
 
 
 class Disk:
-    """What survives a process: documents and blobs, as JSON text and bytes."""
+    """What survives a process: documents and blobs, as JSON text and bytes, and a folder of images."""
 
     def __init__(self) -> None:
+        self.images = Path(tempfile.mkdtemp(prefix="images-"))
+        weakref.finalize(self, shutil.rmtree, self.images, True)
         self.documents: dict[tuple[str, str], tuple[str, int]] = {}
         self.blobs: dict[str, bytes] = {}
         self.unreadable: set[str] = set()
@@ -156,7 +164,7 @@ class TinyCatalogue:
         if runtime not in ("python3.11", "python3.12", "python3.13"):
             raise invalid_parameter(f"unknown {runtime}")
 
-    def find(self, runtime: str) -> object:
+    def plan(self, runtime: str) -> object:
         self.check(runtime)
         if runtime == "python3.13":
             raise invalid_parameter("no interpreter for python3.13")
@@ -200,6 +208,7 @@ class House:
         self.gate.set()
         self.prepare_fault: SandboxFault | None = None
         self.running: set[str] = set()
+        self.image_folders: tuple[str, ...] = ()
         self.calls = 0
 
     async def __aenter__(self) -> House:
@@ -213,6 +222,10 @@ class House:
         self.links = await CodeLinks.open(self.store, self.clock)
         self.code = CodeStore(self.root, self.store, self.blobs, self.links, self.limits, self.clock, self.running.__contains__)
         self.table = FunctionTable(self.store)
+        sources = Sources(ImageSettings(folders=self.image_folders), ())
+        images = self.disk.images
+        self.image_store = ImageStore(images, sources, self.limits.image_unpacked, "x86_64", self.clock, self.running.__contains__)
+        await self.image_store.open()
         self.rules = Rules(self.limits, TinyCatalogue(), "x86_64")
         self.tags = Tags(self.table, self.rules)
         self.layer_table = LayerTable(self.store)
@@ -230,12 +243,14 @@ class House:
             self.limits,
             self.layers,
             self.room,
+            ImageCode(self.image_store, self.clock),
         )
         await self.functions.load()
 
     async def stop(self) -> None:
         await self.tasks.stop()
         self.code.close()
+        self.image_store.close()
 
     async def kill(self) -> None:
         """End every task where it stands."""
@@ -244,6 +259,7 @@ class House:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self.code.close()
+        self.image_store.close()
 
     def reborn(self) -> House:
         return House(self.root, self.disk, self.clock, self.limits)
@@ -260,7 +276,8 @@ class House:
             await asyncio.sleep(0)
             if self.store.dead.is_set():
                 await asyncio.get_running_loop().create_future()
-            busy = any(gate.wanted for gate in self.code._gates.values()) or not self.code._threads._work_queue.empty()
+            gates = (*self.code._gates.values(), *self.image_store._gates.values())
+            busy = any(gate.wanted for gate in gates) or not self.code._threads._work_queue.empty()
             quiet = 0 if busy else quiet + 1
 
     def call(self, account: str = ACCOUNT, region: str = REGION) -> Call:

@@ -55,11 +55,16 @@ class CodeLost(PlatformFault):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One stored zip. ``size`` is that of the zip, ``unzipped`` that of its files, both in bytes."""
+    """One stored zip. ``size`` is that of the zip, ``unzipped`` that of its files, both in bytes.
+
+    Or a container image: ``sha256`` is its digest, ``image_uri`` the name that was given, ``resolved_uri`` the one with the digest.
+    """
 
     sha256: str
     size: int
     unzipped: int
+    image_uri: str = ""
+    resolved_uri: str = ""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,12 +19,14 @@ from lambent.arn import LATEST, FunctionArn
 from lambent.control.code import Code
 from lambent.control.file_systems import FileSystems
 from lambent.control.function_state import FunctionState, Phase
+from lambent.control.image_code import is_image, overrides
 from lambent.control.layer_merge import merged_key
 from lambent.control.layer_table import ResolvedLayers
 from lambent.control.logging_config import default_logging, merge_logging
-from lambent.function_version import FunctionVersion
+from lambent.function_version import FunctionVersion, ImageRoot
 
 Configuration = dict[str, Any]
+Images = Callable[[Configuration], tuple[ImageRoot, str] | None]
 
 _COPIED = ("Runtime", "Role", "Handler", "Description", "Timeout", "MemorySize")
 _UNLISTED = frozenset(
@@ -95,7 +97,7 @@ class FunctionRecord:
 def build(
     arn: FunctionArn, params: Mapping[str, Any], code: Code, now: float, architecture: str, layers: ResolvedLayers | None = None
 ) -> Configuration:
-    """The document of a new zip function, with every default that AWS shows. ``architecture`` is that of this machine."""
+    """The document of a new function, with every default that AWS shows. ``architecture`` is that of this machine."""
     document: Configuration = {
         "FunctionName": arn.name,
         "FunctionArn": str(arn),
@@ -103,7 +105,7 @@ def build(
         "Timeout": 3,
         "MemorySize": 128,
         "Version": LATEST,
-        "PackageType": "Zip",
+        "PackageType": params.get("PackageType") or "Zip",
         "Architectures": list(params.get("Architectures") or [architecture]),
         "EphemeralStorage": {"Size": 512},
         "TracingConfig": {"Mode": "PassThrough"},
@@ -147,7 +149,11 @@ def merge(document: Configuration, params: Mapping[str, Any], now: float, layers
     if dead_letters is not None:
         target = dead_letters.get("TargetArn") or ""
         _set_or_drop(merged, "DeadLetterConfig", target, {"TargetArn": target})
-    merged["RuntimeVersionConfig"] = {"RuntimeVersionArn": runtime_version_arn(merged["FunctionArn"], merged["Runtime"])}
+    if params.get("ImageConfig") is not None:
+        response = overrides(params["ImageConfig"])
+        _set_or_drop(merged, "ImageConfigResponse", response or "", response)
+    if not is_image(merged):
+        merged["RuntimeVersionConfig"] = {"RuntimeVersionArn": runtime_version_arn(merged["FunctionArn"], merged["Runtime"])}
     merged["LastModified"] = timestamp(now)
     return merged
 
@@ -155,8 +161,10 @@ def merge(document: Configuration, params: Mapping[str, Any], now: float, layers
 def merge_code(document: Configuration, code: Code, architectures: list[str] | None, now: float) -> Configuration:
     """``document`` with other code."""
     merged = dict(document)
-    merged["CodeSha256"] = base64.b64encode(bytes.fromhex(code.sha256)).decode()
+    merged["CodeSha256"] = code.sha256 if is_image(document) else base64.b64encode(bytes.fromhex(code.sha256)).decode()
     merged["CodeSize"] = code.size
+    if code.image_uri:
+        merged["_image"] = {"uri": code.image_uri, "resolved": code.resolved_uri}
     if architectures:
         merged["Architectures"] = list(architectures)
     merged["LastModified"] = timestamp(now)
@@ -177,10 +185,13 @@ def show_listed(record: FunctionRecord, qualifier: str | None = None) -> Configu
     return {name: value for name, value in show(record, qualifier).items() if name not in _UNLISTED}
 
 
-def compile_version(record: FunctionRecord, code_root: str, file_systems: FileSystems | None = None) -> FunctionVersion:
+def compile_version(
+    record: FunctionRecord, code_root: str, file_systems: FileSystems | None = None, images: Images = lambda document: None
+) -> FunctionVersion:
     """What the data plane gets of ``$LATEST``: what serves, or, where nothing ever did, what is shown, in a state that does not run.
 
-    ``code_root`` is the folder that holds a folder per SHA-256.
+    ``code_root`` is the folder that holds a folder per SHA-256; ``images`` tells what a document with a container image runs, and its
+    handler, or ``None`` for any other and for one whose image is not on record yet.
     """
     serving = record.serving
     lost = record.state.phase is Phase.FAILED
@@ -189,13 +200,15 @@ def compile_version(record: FunctionRecord, code_root: str, file_systems: FileSy
     shown = record.state.shown()
     layers = merged_key(layers_of(document).hashes)
     logging = document["LoggingConfig"]
+    image, image_handler = images(document) or (None, "")
     version = FunctionVersion(
         arn=record.arn,
         version=LATEST,
-        runtime=document["Runtime"],
-        handler=document["Handler"],
+        runtime=document.get("Runtime", ""),
+        handler=document.get("Handler", image_handler),
         code_sha256=sha256,
-        code_dir=f"{code_root}/{sha256}",
+        code_dir="" if is_image(document) else f"{code_root}/{sha256}",
+        image=image,
         memory_mb=document["MemorySize"],
         timeout_s=document["Timeout"],
         ephemeral_mb=document["EphemeralStorage"]["Size"],
@@ -215,7 +228,9 @@ def compile_version(record: FunctionRecord, code_root: str, file_systems: FileSy
 
 
 def code_of(document: Mapping[str, Any]) -> str:
-    """The SHA-256 of a document's code, in hex."""
+    """The SHA-256 of a document's code, in hex; of an image, its digest."""
+    if is_image(document):
+        return str(document["CodeSha256"])
     return base64.b64decode(document["CodeSha256"]).hex()
 
 

@@ -17,6 +17,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from lambent.control import image_code
 from lambent.control.file_systems import FileSystems
 from lambent.control.logging_config import check_logging, default_logging
 from lambent.errors import NotImplementedFault, invalid_parameter
@@ -34,8 +35,8 @@ class Catalogue(Protocol):
         """Raises ``ClientFault`` for a runtime that is unknown or deprecated; does not look at the machine."""
         ...
 
-    def find(self, runtime: str) -> object:
-        """Raises ``ClientFault`` as ``check`` does, and where the interpreter is missing here. May block for its first answer."""
+    def plan(self, runtime: str) -> object:
+        """Raises ``ClientFault`` as ``check`` does, and where what runs it is missing here. May block for its first answer."""
         ...
 
 
@@ -45,7 +46,7 @@ def machine_architecture() -> str:
     return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
 
 
-REFUSED_IF_SET = ("PublishTo", "CodeSigningConfigArn", "ImageConfig", "RuntimeConfig")
+REFUSED_IF_SET = ("PublishTo", "CodeSigningConfigArn", "RuntimeConfig")
 REFUSED_IF_PRESENT = (
     "TenancyConfig",
     "CapacityProviderConfig",
@@ -56,8 +57,7 @@ REFUSED_BY_VALUE = {
     "Publish": "true",
     "VpcConfig": "with subnets or security groups",
     "SnapStart": "ApplyOn other than None",
-    "PackageType": "Image",
-    "Code": "S3Bucket, S3Key, ImageUri",
+    "Code": "S3Bucket, S3Key",
 }
 """Answered with ``NotImplementedException``: their effect does not exist yet, and to accept them would be a lie."""
 
@@ -80,37 +80,46 @@ class Rules:
         self.machine = machine or machine_architecture()
         self.file_systems = file_systems or FileSystems({})
 
-    def create(self, params: Params) -> bytes:
-        """Check CreateFunction; gives the zip."""
+    def create(self, params: Params) -> bytes | str:
+        """Check CreateFunction; gives the zip, or the name of the image."""
         _refuse_unbuilt("CreateFunction", params)
-        if params.get("PackageType", "Zip") != "Zip":
-            raise NotImplementedFault("lambda", "CreateFunction with PackageType Image")
-        content = self.zip_file("CreateFunction", params["Code"])
-        if not params.get("Runtime") or not params.get("Handler"):
-            raise invalid_parameter("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
+        package_type = params.get("PackageType") or "Zip"
+        image_code.check_members(package_type, params)
+        content: bytes | str
+        if package_type == "Image":
+            content = image_code.source(params["Code"], "creating")
+        else:
+            if not params.get("Runtime") or not params.get("Handler"):
+                raise invalid_parameter("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
+            content = self.zip_file("CreateFunction", params["Code"])
         self._configuration(params, default_logging(""))
         self.architectures(params)
         self.tags(params.get("Tags") or {})
         return content
 
-    def update_configuration(self, params: Params) -> None:
-        """Check what of UpdateFunctionConfiguration does not depend on the function."""
+    def update_configuration(self, params: Params, package_type: str = "Zip") -> None:
+        """Check what of UpdateFunctionConfiguration depends on nothing of the function but its package type."""
         _refuse_unbuilt("UpdateFunctionConfiguration", params)
+        image_code.check_members(package_type, params)
         self._configuration(params, None)
 
-    def update_code(self, params: Params) -> bytes:
-        """Check UpdateFunctionCode; gives the zip."""
+    def update_code(self, params: Params, package_type: str = "Zip") -> bytes | str:
+        """Check UpdateFunctionCode; gives the zip, or the name of the image."""
         _refuse_unbuilt("UpdateFunctionCode", params)
-        if params.get("ImageUri"):
+        content: bytes | str
+        if package_type == "Image":
+            content = image_code.source(params, "updating")
+        elif params.get("ImageUri"):
             raise invalid_parameter("Please don't provide ImageUri when updating a function with packageType Zip.")
-        content = self.zip_file("UpdateFunctionCode", params)
+        else:
+            content = self.zip_file("UpdateFunctionCode", params)
         self.architectures(params)
         return content
 
     async def runtime(self, params: Params) -> None:
         """Check that this machine can run the runtime asked for, if any. Looking for an interpreter blocks, so a thread does it."""
         if params.get("Runtime"):
-            await asyncio.to_thread(self._catalogue.find, params["Runtime"])
+            await asyncio.to_thread(self._catalogue.plan, params["Runtime"])
 
     def zip_file(self, operation: str, code: Params) -> bytes:
         """The zip of a request that must have exactly one source of code."""
@@ -122,7 +131,7 @@ class Rules:
                 if code.get(name):
                     raise NotImplementedFault("lambda", f"{operation} with {name}")
             return content
-        for name in ("S3Bucket", "S3Key", "ImageUri"):
+        for name in ("S3Bucket", "S3Key"):
             if code.get(name):
                 raise NotImplementedFault("lambda", f"{operation} with {name}")
         raise invalid_parameter("Please provide a source for function code.")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -54,6 +55,7 @@ from lambent.control.function_state import (
     Update,
 )
 from lambent.control.function_table import FunctionTable
+from lambent.control.image_code import ImageCode, ImageLost, is_image, location
 from lambent.control.layer_table import ResolvedLayers
 from lambent.control.layers import Layers
 from lambent.errors import ClientFault, PlatformFault, conflict, invalid_parameter, precondition_failed
@@ -98,6 +100,7 @@ class Functions:
         limits: Limits,
         layers: Layers,
         room: CodeRoom,
+        images: ImageCode,
     ) -> None:
         self._table = table
         self._code = code
@@ -109,6 +112,7 @@ class Functions:
         self._limits = limits
         self._layers = layers
         self._room = room
+        self._images = images
         self._collecting = False
         self._code_root = code.folder("").rstrip("/")
         table.reloaded = self._follow
@@ -119,18 +123,19 @@ class Functions:
         await self._table.load()
         await self._layers.load()
         await self._code.sweep(self._uses)
+        await self._images.sweep(self._table.uses)
         for record in self._table:
             await self._take_up(record)
         self._start_collecting()
 
     async def create(self, call: Call, params: Params) -> Configuration:
         arn = new_name(call, params["FunctionName"])
-        content = self._rules.create(params)
+        source = self._rules.create(params)
         await self._rules.runtime(params)
         if self._table.get(arn) is not None:
             raise _exists(arn)
         self._resolve_layers(call, params)  # refuses before the zip is unpacked; what counts is how they are at the commit
-        async with self._code.put(content) as code:
+        async with self._put(source) as code:
 
             def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
                 if before is not None:
@@ -154,10 +159,11 @@ class Functions:
     def get(self, call: Call, params: Params) -> dict[str, Any]:
         """GetFunction; the zip's URL is good for ten minutes."""
         arn, record = self._find(call, "GetFunction", params)
-        answer: dict[str, Any] = {
-            "Configuration": show(record, arn.qualifier),
-            "Code": {"RepositoryType": "S3", "Location": self._code.location(call.base_url, code_of(record.configuration))},
-        }
+        answer: dict[str, Any] = {"Configuration": show(record, arn.qualifier)}
+        if is_image(record.configuration):
+            answer["Code"] = location(record.configuration)
+        else:
+            answer["Code"] = {"RepositoryType": "S3", "Location": self._code.location(call.base_url, code_of(record.configuration))}
         if record.tags and arn.qualifier is None:
             answer["Tags"] = dict(record.tags)
         return answer
@@ -185,25 +191,25 @@ class Functions:
     async def update_code(self, call: Call, params: Params) -> Configuration:
         arn = resolve_function(call, "UpdateFunctionCode", params["FunctionName"])
         before = self._changeable(self._table.get(arn), arn, Operation.UPDATE_CODE, params)
-        content = self._rules.update_code(params)
+        source = self._rules.update_code(params, before.configuration["PackageType"])
         if params.get("DryRun"):
-            code = await self._code.check(content)
+            code = await self._try(source)
             self._require_room(arn, code.unzipped - before.unzipped)
             self._rules.unzipped(code.unzipped, layers_of(before.configuration).unzipped)
             tried = merge_code(before.configuration, code, params.get("Architectures"), self._clock.now())
             tried["LastModified"] = before.configuration["LastModified"]
             return show(replace(before, configuration=tried))
-        async with self._code.put(content) as code:
+        async with self._put(source) as code:
             return show(await self._change(arn, lambda record: self._with_code(record, arn, call, params, code)))
 
     async def update_configuration(self, call: Call, params: Params) -> Configuration:
         arn = resolve_function(call, "UpdateFunctionConfiguration", params["FunctionName"])
-        self._changeable(self._table.get(arn), arn, Operation.UPDATE_CONFIGURATION, params)
-        self._rules.update_configuration(params)
+        before = self._changeable(self._table.get(arn), arn, Operation.UPDATE_CONFIGURATION, params)
+        self._rules.update_configuration(params, before.configuration["PackageType"])
         await self._rules.runtime(params)
 
-        def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
-            record = self._changeable(before, arn, Operation.UPDATE_CONFIGURATION, params)
+        def decide(found: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
+            record = self._changeable(found, arn, Operation.UPDATE_CONFIGURATION, params)
             self._rules.logging(record.configuration["LoggingConfig"], params.get("LoggingConfig"))
             layers = self._resolve_layers(call, params)
             self._rules.unzipped(record.unzipped, layers.unzipped if layers else 0)
@@ -240,6 +246,19 @@ class Functions:
         if record is None:
             return []
         return [{"at": at, "event": event, "cause": cause, "state": phase} for at, event, cause, phase in record.state.story]
+
+    # -- code ---------------------------------------------------------------------------------------------------------------------------
+
+    def _put(self, source: bytes | str) -> AbstractAsyncContextManager[Code]:
+        """Keep a zip, or the image of that name, while the caller commits what refers to it."""
+        return self._images.put(source) if isinstance(source, str) else self._code.put(source)
+
+    async def _try(self, source: bytes | str) -> Code:
+        """What ``_put`` would give or raise."""
+        if isinstance(source, str):
+            async with self._images.put(source) as code:
+                return code
+        return await self._code.check(source)
 
     # -- deciding ---------------------------------------------------------------------------------------------------------------------
 
@@ -338,13 +357,16 @@ class Functions:
     # -- behind the answer ----------------------------------------------------------------------------------------------------------------
 
     def _compile(self, record: FunctionRecord) -> FunctionVersion:
-        return compile_version(record, self._code_root, self._rules.file_systems)
+        return compile_version(record, self._code_root, self._rules.file_systems, self._images.root)
 
     async def _take_up(self, record: FunctionRecord) -> None:
         """One function at the start."""
         if record.serving is not None and record.state.phase is not Phase.FAILED:
             try:
-                await self._ensure(record.serving)
+                if is_image(record.serving):  # fetching takes its time, and the other functions are not to wait for it
+                    await self._images.require(record.serving)
+                else:
+                    await self._ensure(record.serving)
             except CodeLost as fault:
                 await self._report(record.arn, CodeLostEvent("load", self._clock.now(), fault.message))
                 return
@@ -367,10 +389,16 @@ class Functions:
                 await self._report(arn, CodeLostEvent("mend", self._clock.now(), fault.message))
             except (StoreUnavailable, PlatformFault):
                 continue
+            else:
+                if is_image(record.serving):  # how it is started may be known only now
+                    self._registry.put(self._compile(record))
             return
 
     async def _ensure(self, document: Configuration) -> None:
-        """Have the folders that environments of ``document`` see. Raises ``CodeLost``."""
+        """Have the folders that environments of ``document`` see. Raises ``CodeLost``, or ``ImageLost``."""
+        if is_image(document):
+            await self._images.ensure(document)
+            return
         await self._code.ensure(code_of(document))
         await self._code.ensure_layers(layers_of(document).hashes)
 
@@ -382,10 +410,12 @@ class Functions:
         event: Event
         try:
             await self._ensure(record.configuration)
-            await self._prepare_runtime(record.configuration["Runtime"])
+            await self._prepare_runtime(record.configuration.get("Runtime", ""))
             event = Prepared(fence, self._clock.now())
         except CodeLost as fault:
             event = PrepareFailed(fence, self._clock.now(), "InvalidZipFileException", fault.message)
+        except ImageLost as fault:
+            event = PrepareFailed(fence, self._clock.now(), fault.code, fault.message)
         except ClientFault as fault:  # the interpreter went away since it was found
             event = PrepareFailed(fence, self._clock.now(), "InvalidRuntime", fault.message)
         except PlatformFault as fault:
@@ -415,7 +445,7 @@ class Functions:
     def _let_go(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
         """Note the code that this function no longer needs."""
         for sha256 in (set() if before is None else before.codes()) - (set() if after is None else after.codes()):
-            self._code.unused(sha256)
+            (self._images if self._images.knows(sha256) else self._code).unused(sha256)
         self._start_collecting()
 
     def _forget(self, sha256: str) -> None:
@@ -428,17 +458,18 @@ class Functions:
         return self._table.uses(sha256) or self._layers.uses(sha256)
 
     def _start_collecting(self) -> None:
-        if self._code.pending and not self._collecting:
+        if (self._code.pending or self._images.pending) and not self._collecting:
             self._collecting = True
             self._tasks.create_task(self._collect())
 
     async def _collect(self) -> None:
         """Remove unused code, as long as there is some."""
         try:
-            while self._code.pending:
+            while self._code.pending or self._images.pending:
                 await self._clock.sleep(GRACE_S)
                 try:
                     await self._code.collect(self._uses)
+                    await self._images.collect(self._table.uses)
                 except (StoreUnavailable, PlatformFault):
                     continue  # the disk may be better in a minute; code that stays too long harms nobody
         finally:

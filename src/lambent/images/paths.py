@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,9 @@ class ImagePaths:
             return int((self._layers / hex_of(diff_id) / "size").read_text())
         except FileNotFoundError:
             return None
+
+    def has(self, diff_ids: Iterable[str]) -> bool:
+        return all(self.layer_size(diff_id) is not None for diff_id in diff_ids)
 
     def unpack(self, part: Path, diff_id: str, budget: Budget, go_on: Callable[[], None]) -> None:
         """Make a layer of the file ``part``, which is of no use afterwards if this fails. ``go_on`` is called often and may raise."""

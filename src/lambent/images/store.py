@@ -100,6 +100,11 @@ class ImageStore:
         """An image on record. Its layers are there once ``ensure`` has returned for it."""
         return self._images.get(digest)
 
+    async def complete(self, digest: str) -> bool:
+        """Whether every layer of an image is here."""
+        image = self._images.get(digest)
+        return image is not None and await self._off_loop(lambda: self._paths.has(image.configuration.diff_ids))
+
     @contextlib.asynccontextmanager
     async def resolve(self, reference: ImageReference) -> AsyncIterator[StoredImage]:
         """What ``reference`` means now, kept on record while the caller commits what refers to it. Raises ``ImageFault``."""
