@@ -1,13 +1,16 @@
 """Set-up, never run time: fetch what old interpreters need, and compile what all of them share.
 
-``python -m lambent.runtimes.prepare [DIR] [python3.8 python3.9 ...]`` does two things:
+``python -m lambent.runtimes.prepare [DIR] [python3.8 nodejs22.x @aws-sdk/client-s3 ...]`` does four things:
 
 * For each named runtime that the installed boto3 has left behind, it has pip put the newest boto3 that still supports it into
   ``DIR/<runtime>``. DIR is by default the folder that ``packages.py`` looks into.
 * For each supported interpreter on this machine it writes the ``.pyc`` files of the shared packages. A sandbox sees them read-only, so an
   interpreter that finds none would compile boto3 anew at each start of its zygote (half a second).
 
-Without names it prepares all supported interpreters that it finds. ``make setup`` runs it; Lambent itself never does, since functions
+* For each named ``nodejs22.x`` it has pip or npm put a Node.js of that major version into ``DIR/nodejs22.x``.
+* Packages of npm go into ``DIR/nodejs/node_modules``, which all Node.js functions see at ``/var/runtime/node_modules``.
+
+Without names it prepares all Python interpreters that it finds. ``make setup`` runs it; Lambent itself never does, since functions
 must run without a network.
 """
 
@@ -19,6 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from lambent.runtimes import fetch_node
 from lambent.runtimes.catalogue import Catalogue
 from lambent.runtimes.identifiers import FAMILIES
 from lambent.runtimes.interpreter import Interpreter
@@ -60,23 +64,44 @@ def compile_packages(interpreter: Interpreter, folders: Sequence[str] = ()) -> N
 def main(arguments: Sequence[str]) -> int:
     """Exit status 1 if something could not be fetched; the rest is prepared all the same."""
     names = [argument for argument in arguments if argument in FAMILIES["python"]]
-    others = [argument for argument in arguments if argument not in FAMILIES["python"]]
+    nodes = [argument for argument in arguments if argument in FAMILIES["nodejs"]]
+    modules = [argument for argument in arguments if argument.startswith("@")]
+    others = [argument for argument in arguments if argument not in (*names, *nodes, *modules)]
     if len(others) > 1:
         print(__doc__, file=sys.stderr)
         return 2
-    folder = Path(others[0]) if others else default_folder()
+    folder = Path(others[0]).absolute() if others else default_folder()
+    results = [_prepare_node(runtime, folder) for runtime in nodes]
+    if modules:
+        added = fetch_node.add_packages(modules, folder / "nodejs")
+        print(
+            ", ".join(modules) + (f" is in {folder / 'nodejs' / 'node_modules'}" if added else " could not be fetched; is npm installed?")
+        )
+        results.append(added)
+    if names or not results:
+        results.append(_prepare_pythons(names, folder))
+    return 0 if all(results) else 1
+
+
+def _prepare_node(runtime: str, folder: Path) -> bool:
+    fetched = fetch_node.fetch_node(runtime, folder, (sys.executable, "-m", "pip"))
+    print(f"{runtime}: " + (f"Node.js is in {folder / runtime}" if fetched else "no Node.js could be fetched"))
+    return fetched
+
+
+def _prepare_pythons(names: Sequence[str], folder: Path) -> bool:
     interpreters = {each.runtime: each for each in Catalogue().interpreters()}
-    status = 0
+    is_complete = True
     for runtime in names or interpreters:
         major, minor = map(int, runtime.removeprefix("python").split("."))
         if not sdk_supports((major, minor, 99)):
             folder.mkdir(parents=True, exist_ok=True)
             fetched = fetch_sdk(runtime, folder)
             print(f"{runtime}: " + (f"boto3 is in {folder / runtime}" if fetched else "boto3 could not be fetched"))
-            status = status if fetched else 1
+            is_complete = is_complete and fetched
         if runtime in interpreters:
             compile_packages(interpreters[runtime], [str(folder)])
-    return status
+    return is_complete
 
 
 if __name__ == "__main__":
