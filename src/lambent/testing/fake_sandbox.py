@@ -51,6 +51,7 @@ class FakeRuntime:
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._closed = False
+        self._unsent = 0
         self._timers: list[Timer] = []
 
     def begin(self) -> None:
@@ -96,8 +97,13 @@ class FakeRuntime:
             sent = 0
         except OSError:
             return
-        if sent < len(data):
+        self._unsent = len(data) - sent
+        if self._unsent:
             self._loop.call_soon(self.send, data[sent:])
+
+    def room(self) -> bool:
+        """Whether all that was sent has left; only then may more follow."""
+        return not self._unsent
 
     def print(self, text: str) -> int:
         """Write to stdout; gives how many bytes the pipe took."""
@@ -189,6 +195,7 @@ class FakeSandbox:
         self.terminated = False
         if spec.extensions or spec.program is not None:
             self.api_listener = socket.create_server(("127.0.0.1", 0))
+            self.api_address: tuple[str, int] = self.api_listener.getsockname()
 
     def terminate(self) -> None:
         """SIGTERM to the runtime, which ends of it."""
