@@ -12,7 +12,6 @@ import json
 import shutil
 import stat
 import tempfile
-import weakref
 import zipfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
@@ -48,11 +47,10 @@ ARN = FunctionArn(REGION, ACCOUNT, "f")
 
 
 class Disk:
-    """What survives a process: documents and blobs, as JSON text and bytes, and a folder of images."""
+    """What survives a process: documents and blobs, as JSON text and bytes, and maybe a folder of images."""
 
     def __init__(self) -> None:
-        self.images = Path(tempfile.mkdtemp(prefix="images-"))
-        weakref.finalize(self, shutil.rmtree, self.images, True)
+        self.images: Path | None = None  # where a test wants images to outlive a house
         self.documents: dict[tuple[str, str], tuple[str, int]] = {}
         self.blobs: dict[str, bytes] = {}
         self.unreadable: set[str] = set()
@@ -223,8 +221,8 @@ class House:
         self.code = CodeStore(self.root, self.store, self.blobs, self.links, self.limits, self.clock, self.running.__contains__)
         self.table = FunctionTable(self.store)
         sources = Sources(ImageSettings(folders=self.image_folders), ())
-        images = self.disk.images
-        self.image_store = ImageStore(images, sources, self.limits.image_unpacked, "x86_64", self.clock, self.running.__contains__)
+        self.image_root = self.disk.images or Path(tempfile.mkdtemp(prefix="images-"))
+        self.image_store = ImageStore(self.image_root, sources, self.limits.image_unpacked, "x86_64", self.clock, self.running.__contains__)
         await self.image_store.open()
         self.rules = Rules(self.limits, TinyCatalogue(), "x86_64")
         self.tags = Tags(self.table, self.rules)
@@ -250,7 +248,7 @@ class House:
     async def stop(self) -> None:
         await self.tasks.stop()
         self.code.close()
-        self.image_store.close()
+        self._close_images()
 
     async def kill(self) -> None:
         """End every task where it stands."""
@@ -259,7 +257,12 @@ class House:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self.code.close()
+        self._close_images()
+
+    def _close_images(self) -> None:
         self.image_store.close()
+        if self.image_root != self.disk.images:
+            shutil.rmtree(self.image_root, ignore_errors=True)
 
     def reborn(self) -> House:
         return House(self.root, self.disk, self.clock, self.limits)
