@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lambent.images.overlay import is_opaque, is_whiteout
 
@@ -29,8 +30,9 @@ class Found:
         return stat.S_ISDIR(self.status.st_mode)
 
 
-def extensions(layers: Sequence[str]) -> tuple[str, ...]:
-    """The executables in ``/opt/extensions``, by name, as paths inside. ``layers`` are bottom first."""
+@lru_cache(1024)
+def extensions(layers: tuple[str, ...]) -> tuple[str, ...]:
+    """The executables in ``/opt/extensions``, by name, as paths inside. ``layers`` are bottom first and never change."""
     found = []
     for name in entries(layers, EXTENSIONS):
         path = f"{EXTENSIONS}/{name}"

@@ -141,7 +141,7 @@ class Environment:
         self._pump = LogPump(self._stream, fittings.sink, fittings.clock)
         self._extension_pump: LogPump | None = None
         self._sandbox: Sandbox | None = None
-        self._problem = ""
+        self._problem = ("", "")
         self._channel: Channel | None = None
         self._inside: Inside | None = None
         self._killing: asyncio.Task[None] | None = None
@@ -162,7 +162,9 @@ class Environment:
     def start(self, cause: str) -> None:
         """Make the sandbox and initialise. ``cause`` is the request that wanted an environment."""
         self._tell("starting", cause, f"{self.version.arn}:{self.version.version}")
-        self._pump.platform(log_lines.init_start(*self._fittings.runtime_version(self.version)))
+        runtime, runtime_arn = self._fittings.runtime_version(self.version)
+        if runtime:  # container images have none
+            self._pump.platform(log_lines.init_start(runtime, runtime_arn))
         self._bring_up()
 
     def begin(self, job: Job) -> None:
@@ -266,8 +268,8 @@ class Environment:
                 self._feed(_event_of(frame, at, unread=False))
         if sandbox is self._sandbox:
             how = SandboxExit(None, 9) if exited.cancelled() or exited.exception() is not None else exited.result()
-            if self._problem:
-                how = replace(how, entry=self._problem)
+            if self._problem[0]:
+                how = replace(how, entry=self._problem[0], entry_type=self._problem[1])
             self._feed(Exited(how, at))
 
     def _on_init_timeout(self) -> None:
@@ -319,7 +321,7 @@ class Environment:
         asked = self._clock.monotonic()
         sandbox = await self._fittings.driver.start(spec)
         self._sandbox = sandbox
-        self._problem = spec.program.problem if spec.program is not None else ""
+        self._problem = (spec.program.problem, spec.program.problem_type) if spec.program is not None else ("", "")
         self._settle = getattr(sandbox, "settled", None)
         self._look_inside(sandbox, spec)
         self._pump.attach(sandbox.logs)

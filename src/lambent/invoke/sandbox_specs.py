@@ -8,10 +8,11 @@ started ahead; with ``AWS_LAMBDA_EXEC_WRAPPER`` the wrapper is the program and g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lambent.function_version import FunctionVersion, ImageRoot
+from lambent.images import entry_point, layer_tree
 from lambent.runtimes import dotnet, provided
 from lambent.runtimes.environment_variables import Places, RoleCredentials, environment_variables
 from lambent.sandbox.driver import Mount, Program, SandboxSpec
@@ -59,17 +60,23 @@ class SandboxSpecs:
             ephemeral_mb=version.ephemeral_mb,
             environment=environment,
             opt_dir=version.opt_dir,
-            program=_program(version, plan, environment.get(WRAPPER, "")),
+            program=_program(version, plan, environment),
             mounts=tuple(Mount(each.source, each.mount_path) for each in version.mounts),
-            extensions=tuple(self._extensions_in(version.opt_dir)) if version.opt_dir else (),
+            extensions=self._extensions(version),
             image_layers=image.layers if image is not None else (),
         )
 
+    def _extensions(self, version: FunctionVersion) -> tuple[str, ...]:
+        if version.image is not None:
+            return layer_tree.extensions(version.image.layers)
+        return tuple(self._extensions_in(version.opt_dir)) if version.opt_dir else ()
 
-def _program(version: FunctionVersion, plan: RuntimePlan | None, wrapper: str) -> Program | None:
+
+def _program(version: FunctionVersion, plan: RuntimePlan | None, environment: Mapping[str, str]) -> Program | None:
     if plan is None:
         assert version.image is not None
-        return Program(version.image.argv, version.image.workdir or "/", transport="http")
+        return _image_program(version.image, environment.get("PATH", ""))
+    wrapper = environment.get(WRAPPER, "")
     if version.runtime in provided.RUNTIMES:
         entry = provided.bootstrap(version.code_dir, version.opt_dir)
         return Program(entry.argv, transport=plan.transport, problem=entry.problem)
@@ -80,6 +87,13 @@ def _program(version: FunctionVersion, plan: RuntimePlan | None, wrapper: str) -
     if wrapper and plan.wraps:
         return Program((wrapper, *plan.wrapped_command(version.memory_mb)), transport=plan.transport)
     return Program(plan.command(version.memory_mb), warm=plan.warm, transport=plan.transport) if plan.argv else None
+
+
+def _image_program(image: ImageRoot, path: str) -> Program:
+    problem = entry_point.problem(image.layers, image.argv, image.workdir, path)
+    if problem is None:
+        return Program(image.argv, image.workdir, transport="http")
+    return Program(image.argv or ("/",), "/", transport="http", problem=problem.text, problem_type=problem.error_type)
 
 
 def _undo_defaults(environment: dict[str, str], version: FunctionVersion, image: ImageRoot) -> None:

@@ -64,6 +64,7 @@ class Program:
     warm: tuple[str, ...] = ()
     transport: str = "frames"  # or "http"
     problem: str = ""  # why it cannot be executed, where that is known ahead: AWS's words, as they follow ``Error: ``. Not for drivers
+    problem_type: str = "Runtime.InvalidEntrypoint"  # the error type that goes with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class SandboxExit:
     signal: int | None
     out_of_memory: bool = False
     entry: str = ""  # the ``problem`` of a program that was never executed; filled in by the owner
+    entry_type: str = "Runtime.InvalidEntrypoint"  # and its type
 
     def reason(self) -> str:
         """AWS's words, as they follow ``Error: `` in an error payload (contract 02 §2.1)."""
