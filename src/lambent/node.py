@@ -106,6 +106,7 @@ class Node:
         self.clock = SystemClock()
         self.story = Story()
         self.data_dir = Path(settings.data_dir).absolute()
+        self.code_root = self.data_dir / "code"
         self._closers = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -127,58 +128,73 @@ class Node:
             await stop.wait()
 
     async def _start(self, sock: socket.socket) -> None:
-        settings, clock = self.settings, self.clock
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        code_root = self.data_dir / "code"
-        code_root.mkdir(exist_ok=True)
-
-        store = _open_store(settings, self.data_dir, clock)
-        await store.open()
-        self._closers.push_async_callback(store.close)
-        blobs = FileBlobs(self.data_dir / "blobs")
-        await blobs.open()
-        logs = LogStore(self.data_dir / "logs", clock)
-        await logs.open()
-        self._closers.push_async_callback(logs.close)
-        self.logs = logs
-
-        catalogue = Catalogue(settings.sandbox.interpreters, package_folders=settings.sandbox.packages)
-        self.http = HttpServer(clock, settings.limits.request_head, settings.limits.request_body)
-        self.driver: SandboxDriver = Doors(make_driver(settings.sandbox, code_root, catalogue, settings.port), self.http.adopt)
-        await self.driver.open()
-        self._closers.push_async_callback(self.driver.close)
-
-        self.specs = SandboxSpecs(catalogue, Places(endpoint_url=f"http://127.0.0.1:{settings.port}"), extensions_in)
-        registry = Registry()
-        self.pools = Pools(registry, self.driver, clock, logs, self.story, self._spec_for, settings, _version_of(catalogue))
-        front_door = FrontDoor(
-            registry, self.pools, LocalAssigner(settings.limits.concurrent_executions), clock, settings.limits, self.story
-        )
-
-        links = await CodeLinks.open(store, clock)
-        code = CodeStore(code_root, store, blobs, links, settings.limits, clock, self._runs_on)
-        self._closers.callback(code.close)
-        table = FunctionTable(store)
-        images = await self._images(code_root)
-        rules = Rules(settings.limits, catalogue, file_systems=FileSystems(settings.sandbox.file_systems))
-        layer_table = LayerTable(store)
-        room = CodeRoom(table, layer_table, settings.limits)
-        layers = Layers(layer_table, code, CodeSource(), room, clock, settings.limits)
-        functions = Functions(table, code, rules, registry, self.driver.prepare, self, clock, settings.limits, layers, room, images)
-        self._closers.push_async_callback(self._finish_tasks)
-        await functions.load()
+        """From the ground up; whatever is opened closes in the opposite order."""
+        self.code_root.mkdir(parents=True, exist_ok=True)
+        await self._open_ground()
+        await self._open_sandboxes()
+        self._build_data_plane()
+        await self._build_control_plane()
         self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
-
-        services = {
-            "lambda": LambdaService(functions, Tags(table, rules), Account(table, room, settings.limits), front_door, layers),
-            "logs": LogsService(logs, clock),
-            "sts": StsService(),
-        }
-        pages = Pages(self._health, self._environments, self._tell(functions), code.download)
-        self.app = App(Gateway(), Authenticator(settings, clock), methods(services), pages, f"{settings.host}:{settings.port}")
-        self.http.handle = self.app.handle
+        settings = self.settings
+        pages = Pages(self._health, self._environments, self._tell, self.code.download)
+        host = f"{settings.host}:{settings.port}"
+        self.http.handle = App(Gateway(), Authenticator(settings, self.clock), methods(self._services()), pages, host).handle
         await self.http.listen(sock)
         self._closers.push_async_callback(self.http.close, STOP_SECONDS)
+
+    async def _open_ground(self) -> None:
+        self.store = _open_store(self.settings, self.data_dir, self.clock)
+        await self.store.open()
+        self._closers.push_async_callback(self.store.close)
+        self.blobs = FileBlobs(self.data_dir / "blobs")
+        await self.blobs.open()
+        self.logs = LogStore(self.data_dir / "logs", self.clock)
+        await self.logs.open()
+        self._closers.push_async_callback(self.logs.close)
+
+    async def _open_sandboxes(self) -> None:
+        settings = self.settings
+        self.catalogue = Catalogue(settings.sandbox.interpreters, package_folders=settings.sandbox.packages)
+        self.http = HttpServer(self.clock, settings.limits.request_head, settings.limits.request_body)
+        driver = make_driver(settings.sandbox, self.code_root, self.catalogue, settings.port)
+        self.driver: SandboxDriver = Doors(driver, self.http.adopt)
+        await self.driver.open()
+        self._closers.push_async_callback(self.driver.close)
+        self.specs = SandboxSpecs(self.catalogue, Places(endpoint_url=f"http://127.0.0.1:{settings.port}"), extensions_in)
+
+    def _build_data_plane(self) -> None:
+        settings, clock = self.settings, self.clock
+        self.registry = Registry()
+        version_of = _version_of(self.catalogue)
+        self.pools = Pools(self.registry, self.driver, clock, self.logs, self.story, self._spec_for, settings, version_of)
+        self.assigner = LocalAssigner(settings.limits.concurrent_executions)
+        self.front_door = FrontDoor(self.registry, self.pools, self.assigner, clock, settings.limits, self.story)
+
+    async def _build_control_plane(self) -> None:
+        settings, clock, limits = self.settings, self.clock, self.settings.limits
+        links = await CodeLinks.open(self.store, clock)
+        self.code = CodeStore(self.code_root, self.store, self.blobs, links, limits, clock, self._runs_on)
+        self._closers.callback(self.code.close)
+        self.table = FunctionTable(self.store)
+        images = await self._images(self.code_root)
+        self.rules = Rules(limits, self.catalogue, file_systems=FileSystems(settings.sandbox.file_systems))
+        layer_table = LayerTable(self.store)
+        self.room = CodeRoom(self.table, layer_table, limits)
+        self.layers = Layers(layer_table, self.code, CodeSource(), self.room, clock, limits)
+        self.functions = Functions(
+            self.table, self.code, self.rules, self.registry, self.driver.prepare, self, clock, limits, self.layers, self.room, images
+        )
+        self._closers.push_async_callback(self._finish_tasks)
+        await self.functions.load()
+
+    def _services(self) -> dict[str, object]:
+        """Who answers which service; several objects may share one (``services/table.py``)."""
+        tags, account = Tags(self.table, self.rules), Account(self.table, self.room, self.settings.limits)
+        return {
+            "lambda": (LambdaService(self.functions, tags, account, self.front_door, self.layers),),
+            "logs": (LogsService(self.logs, self.clock),),
+            "sts": (StsService(),),
+        }
 
     async def _images(self, code_root: Path) -> ImageCode:
         settings = self.settings
@@ -246,14 +262,11 @@ class Node:
         now = self.clock.now()
         return [_show(info, now) for info in self.pools.environments()]
 
-    def _tell(self, functions: Functions) -> Callable[[str], list[dict[str, Any]]]:
-        def tell(subject: str) -> list[dict[str, Any]]:
-            told = self.story.tell(subject) or self.story.caused_by(subject)
-            if told:
-                return [entry.document() for entry in told]
-            return functions.story(subject, self.settings.region, self.settings.account)
-
-        return tell
+    def _tell(self, subject: str) -> list[dict[str, Any]]:
+        told = self.story.tell(subject) or self.story.caused_by(subject)
+        if told:
+            return [entry.document() for entry in told]
+        return self.functions.story(subject, self.settings.region, self.settings.account)
 
 
 def _version_of(catalogue: Catalogue) -> Callable[[FunctionVersion], tuple[str, str]]:

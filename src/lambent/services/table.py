@@ -17,20 +17,26 @@ from lambent.wire.call import Call
 
 Method = Callable[[Call, dict[str, Any]], Awaitable[dict[str, Any]]]
 
-SERVICES: Mapping[str, type] = {"lambda": LambdaService, "logs": LogsService, "sts": StsService}
+SERVICES: Mapping[str, tuple[type, ...]] = {
+    "lambda": (LambdaService,),
+    "logs": (LogsService,),
+    "sts": (StsService,),
+}
+"""A service may be answered by several classes, one per family of resources."""
 
 
 def implemented() -> dict[str, set[str]]:
     """Service -> names of the operations that do something, e.g. ``{"sts": {"GetCallerIdentity"}}``."""
-    return {service: {operation for operation, _ in _operations(kind)} for service, kind in SERVICES.items()}
+    return {service: {operation for kind in kinds for operation, _ in _operations(kind)} for service, kinds in SERVICES.items()}
 
 
 def methods(services: Mapping[str, object]) -> dict[tuple[str, str], Method]:
-    """(service, operation) -> bound method, for the dispatcher. ``services`` holds an instance per name in ``SERVICES``."""
+    """(service, operation) -> bound method, for the dispatcher. ``services`` holds an instance, or a tuple of them, per service."""
     return {
         (service, operation): getattr(instance, name)
-        for service, instance in services.items()
-        for operation, name in _operations(SERVICES[service])
+        for service, instances in services.items()
+        for instance in (instances if isinstance(instances, tuple) else (instances,))
+        for operation, name in _operations(type(instance))
     }
 
 
