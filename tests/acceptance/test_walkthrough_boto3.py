@@ -416,7 +416,8 @@ def test_account_settings_count_what_is_there(api, deploy):
 
 
 def test_what_is_not_there_yet_says_so(api):
-    refused(api.list_layers, "NotImplementedException", 501, "ListLayers")
+    missing = "ListDurableExecutionsByFunction"
+    refused(lambda: api.list_durable_executions_by_function(FunctionName="x"), "NotImplementedException", 501, missing)
 
 
 # Logs
