@@ -289,11 +289,15 @@ def test_close_does_not_wait_for_a_receiver_that_hangs():
             receiver.gate = asyncio.Event()
             await subscribe(house, receiver.port)
             house.api.publish("function", "x", 0.0, "function")
+            (courier,) = house.api._couriers.values()
             closing = asyncio.create_task(house.api.close())
-            await until(clock.pending)
+            await until(lambda: receiver.heads)  # it has asked, and will not be answered
             clock.advance(0.1)
             await closing
-            assert len(asyncio.all_tasks()) <= 2  # this one, and the receiver's
+            assert courier.under_way is None
+            assert clock.pending() == 0
+            receiver.gate.set()
+            await receiver.batch()
 
     run(test)
 
