@@ -83,7 +83,9 @@ def _prepared(runtime: str, machine: Machine, others: Sequence[Machine]) -> Runt
         runtime_dir=tuple(entries),
         files=((FLAGS, _flags(machine, archive is not None).encode()),),
         argv=(*command, java_client.JAR_FROM_TASK),
+        warm=(*command, java_client.JAR_FROM_TASK, "--warm"),
         wrapped=(*command, f"/var/runtime/{java_client.JAR}"),  # whatever folder the wrapper has gone to
+        environment={"LC_ALL": "C.UTF-8"},  # names of files are UTF-8; the en_US of LANG is not installed everywhere
     )
 
 
@@ -92,8 +94,6 @@ def _options(machine: Machine) -> list[str]:
         f"-XX:Flags=/var/runtime/{FLAGS}",
         "-XX:MaxRAM={memory_mb}m",
         "-Dsun.net.inetaddr.negative.ttl=1",
-        "-Dfile.encoding=UTF-8",
-        "-Dsun.jnu.encoding=UTF-8",
     ]
     if machine.major >= 9:  # an archive that does not fit is no reason to tell the function's owner
         options.append("-Xlog:cds=off" if machine.major < 24 else "-Xlog:cds=off,aot=off")

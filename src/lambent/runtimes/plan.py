@@ -27,7 +27,7 @@ class RuntimePlan:
     runtime_dir: tuple[tuple[str, str], ...] = ()  # (name below /var/runtime, host path), bound read-only
     files: tuple[tuple[str, bytes], ...] = ()  # (name below /var/runtime, content), written when the root is made
     argv: tuple[str, ...] = ()  # inside; empty: forked from a Python zygote. See ``command``
-    warm: tuple[str, ...] = ()
+    warm: tuple[str, ...] = ()  # ``{memory_mb}`` in it: such a process can serve functions of one size only
     wrapped: tuple[str, ...] = ()  # what AWS_LAMBDA_EXEC_WRAPPER is given, where that is something else than ``argv`` (Python, Java)
     environment: Mapping[str, str] = field(default_factory=dict)  # overridable defaults that the runtime adds: NODE_PATH, CLASSPATH, ...
     wraps: bool = True  # AWS_LAMBDA_EXEC_WRAPPER is honoured (not by provided runtimes and images)

@@ -34,7 +34,7 @@ class Assignment:
     def __init__(self, launcher: Launcher, cell: Cell, order: dict[str, Any]) -> None:
         self._launcher = launcher
         self._cell = cell
-        self._order = order
+        self._order = order if cell.warm_mb in (0, order["memory_mb"]) else {**order, "warm": False}
         self._inside: list[tuple[str, int]] = []  # descriptors for the blank, closed here afterwards
         self._outside: list[tuple[str, int]] = []  # for the node, likewise
         self._freeze = (b"", b"")

@@ -47,6 +47,7 @@ class Cell:
         "slot",
         "stage",
         "warm_ends",
+        "warm_mb",
         "warm_pid",
     )
 
@@ -63,6 +64,7 @@ class Cell:
         self.runtime_pid = 0  # 0 before the fork is known
         self.runtime_status: int | None = None  # wait status once reaped
         self.warm_pid = 0  # of a warm interpreter that waits
+        self.warm_mb = 0  # the memory size of functions that it can serve; 0: any
         self.is_furnished = False  # the blank has said that it is one
         self.warm_ends: list[int] = []  # its channel and log pipe, until they are handed over
         self.parts: dict[int, int] = {}  # living children of the zygote: pid to part

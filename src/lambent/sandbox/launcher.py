@@ -367,8 +367,9 @@ class Launcher:
             self._refuse(order["id"], f"runtime {order['runtime']} has not been prepared")
             return
         self._last_start = time.monotonic()
-        if nursery.pool:
-            self.assign(nursery.pool.popleft(), order)
+        cell = nursery.take(order)
+        if cell is not None:
+            self.assign(cell, order)
             return
         nursery.waiting.append(order)
         if nursery.is_given_up:

@@ -1,7 +1,8 @@
 """The nursery of one runtime: its zygote, and its sandboxes from the first fork until somebody gets them.
 
 Its sandboxes are cells (``cell.py``). Where a runtime can be started before its function is known (``warm``), every blank of it has an
-interpreter waiting beside it.
+interpreter waiting beside it. One that must know at its start how much memory its function has (``{memory_mb}`` in its command line) is
+started for functions of the size that was last asked for.
 
 Requests that find no blank wait for the next one that becomes ready, whoever it was made for.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 BLANK_TMP_MB = 512
 _IN_THE_MAKING = 6  # at once; more would only make each of them slower
 _WARM_BLANKS = 2  # at most, where each holds an interpreter of tens of megabytes
+_FIRST_SIZE_MB = 512  # until somebody has asked for another
 _TRIES = 3  # zygotes or cells that fail in a row before requests are refused
 
 
@@ -48,6 +50,7 @@ class Nursery:
         self._failures = 0
         self.is_weary = False  # cells have failed; no more are made until one is asked for
         self._warm_failures = 0
+        self._size_mb = _FIRST_SIZE_MB
         self._complaint = ""
 
     # -- the zygote ------------------------------------------------------------------------------------------------------------
@@ -134,6 +137,15 @@ class Nursery:
             self._failures, self.is_weary = 0, False
             self.start()
 
+    def take(self, order: dict[str, Any]) -> Cell | None:
+        """A blank for a start request, if there is one: rather one whose warm interpreter can serve it."""
+        self._size_mb = order["memory_mb"]
+        if not self.pool:
+            return None
+        cell = next((each for each in self.pool if each.warm_mb in (0, self._size_mb)), self.pool[0])
+        self.pool.remove(cell)
+        return cell
+
     # -- making cells ----------------------------------------------------------------------------------------------------------
 
     def refill(self) -> None:
@@ -191,9 +203,16 @@ class Nursery:
         if cell.leaf is not None:
             cell.leaf.limit_pids(launcher.pids)
         doors = cell.leaf.attach_points() if cell.leaf is not None else []
-        config = {"uid": launcher.uid_of(cell.slot), "rootless": launcher.rootless, "pids": launcher.pids, "tmp_mb": BLANK_TMP_MB}
+        config: dict[str, Any] = {
+            "uid": launcher.uid_of(cell.slot),
+            "rootless": launcher.rootless,
+            "pids": launcher.pids,
+            "tmp_mb": BLANK_TMP_MB,
+        }
         if self._order.get("warm") and self._warm_failures < _TRIES and not launcher.rootless:  # one's namespaces would nest
-            config.update(warm=self._order["warm"], warm_env=self._order["warm_env"])
+            warm = [part.replace("{memory_mb}", str(self._size_mb)) for part in self._order["warm"]]
+            cell.warm_mb = self._size_mb if warm != self._order["warm"] else 0
+            config.update(warm=warm, warm_env=self._order["warm_env"])
         self._forking.append(cell)
         try:
             socket.send_fds(self._control, [json.dumps(config).encode()], [cell.pidfd, theirs.fileno(), *doors])

@@ -9,6 +9,7 @@ import java.io.IOException;
 import java.io.PrintStream;
 import java.lang.reflect.Field;
 import java.util.LinkedHashMap;
+import java.util.Locale;
 import java.util.Map;
 import java.util.TimeZone;
 
@@ -44,6 +45,10 @@ public final class Main {
         PrintStream out = Output.unbuffered(FileDescriptor.out);
         System.setOut(out);
         System.setErr(Output.unbuffered(FileDescriptor.err));
+        if (System.getProperty("user.country") == null && "en".equals(System.getProperty("user.language"))) {
+            System.setProperty("user.country", "US"); // what LANG says, and C.UTF-8 does not
+            Locale.setDefault(Locale.US);
+        }
         String handler = Environment.get("_HANDLER", "");
         if (mode.equals("--rehearse")) {
             Rehearsal.run();
