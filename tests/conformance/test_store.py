@@ -36,6 +36,7 @@ from lambent.store.contract import (
     Requeue,
     StoreConflict,
     StoreUnavailable,
+    leased_receipt,
 )
 from lambent.store.file_lock import StoreInUse
 from lambent.store.mutations import beyond
@@ -400,6 +401,40 @@ def test_what_is_on_a_queue_can_be_counted_seen_dropped_and_purged(make):
         assert await store.purge("q") == 1
         assert await store.purge("q") == 0
         assert await store.queues() == ["p/1", "p/2"]
+
+    make(scenario)
+
+
+def test_a_message_can_be_born_leased(make):
+    async def scenario(store, clock):
+        now = clock.now()
+        (position,) = await store.commit(Enqueue("q", b"mine", leased_until=now + 30))
+        assert await store.lease("q", 9, now, 30) == []
+        assert await store.counts("q", now) == Counts(0, 1, 0)
+        (position,) = await store.commit(Enqueue("q", b"lost", leased_until=now + 10))
+        assert await store.commit(Extend("q", leased_receipt(position), now + 20)) == [1]
+        (again,) = await store.lease("q", 9, now + 20, 30)
+        assert (again.body, again.attempt, again.first_leased_at) == (b"lost", 2, now)
+        assert await store.commit(Acknowledge("q", leased_receipt(position))) == [0]
+        (position,) = await store.commit(Enqueue("q", b"done", leased_until=now + 10))
+        assert await store.commit(Acknowledge("q", leased_receipt(position))) == [1]
+
+    make(scenario)
+
+
+def test_all_leases_of_a_queue_can_be_ended_at_once(make):
+    async def scenario(store, clock):
+        now = clock.now()
+        await store.commit(Enqueue("q", b"a"), Enqueue("q", b"b", leased_until=now + 99), Enqueue("q", b"c", now + 50), Enqueue("r", b"d"))
+        (first,) = await store.lease("q", 1, now, 99)
+        await store.lease("r", 1, now, 99)
+        clock.advance(1)
+        assert await store.release("q") == 2
+        assert await store.commit(Acknowledge("q", first.receipt)) == [0]
+        assert [(held.body, held.attempt) for held in await store.lease("q", 9, clock.now(), 30)] == [(b"a", 2), (b"b", 2)]
+        assert await store.counts("q", clock.now()) == Counts(0, 2, 1)
+        assert await store.counts("r", clock.now()) == Counts(0, 1, 0)
+        assert await store.release("none") == 0
 
     make(scenario)
 

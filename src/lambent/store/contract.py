@@ -76,13 +76,20 @@ class Append:
 class Enqueue:
     """Put ``body`` on ``queue``, visible from wall time ``visible_at`` (seconds; 0 is at once).
 
-    Messages of one ``group`` (other than "") keep their order where they are leased with ``ordered``.
+    Messages of one ``group`` (other than "") keep their order where they are leased with ``ordered``. With ``leased_until`` the message is
+    born leased until then, by whoever put it there: its receipt is ``leased_receipt`` of its position, and one commit is saved.
     """
 
     queue: str
     body: bytes
     visible_at: float = 0.0
     group: str = ""
+    leased_until: float = 0.0
+
+
+def leased_receipt(position: int) -> str:
+    """The receipt of a message that was born leased; ``position`` is the number that its ``commit`` gave."""
+    return f"{position}.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +193,10 @@ class Store(Protocol):
         With ``ordered`` they come in the order of enqueueing, and a message with a group only if no earlier one of its group is held
         back (leased or not due) at ``now``; several of one group may come at once.
         """
+        ...
+
+    async def release(self, queue: str) -> int:
+        """End every lease on ``queue``: for the one process that knows that none of the holders lives any more. How many it were."""
         ...
 
     async def peek(self, queue: str, limit: int = 100, after: int = 0) -> list[Peek]:

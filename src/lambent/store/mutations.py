@@ -43,8 +43,8 @@ def bind(mutation: Mutation, now: float) -> Change:
             return partial(_delete, kind, key, expected)
         case Append(topic, body):
             return partial(_append, topic, bytes(body))
-        case Enqueue(queue, body, visible_at, group):
-            return partial(_enqueue, queue, bytes(body), visible_at, group, now)
+        case Enqueue(queue, body, visible_at, group, leased_until):
+            return partial(_enqueue, queue, bytes(body), visible_at, group, leased_until, now)
         case Acknowledge(queue, receipt):
             return partial(_acknowledge, queue, receipt)
         case Requeue(queue, receipt, visible_at):
@@ -83,10 +83,15 @@ def _append(topic: str, body: bytes, connection: sqlite3.Connection) -> int:
     return position
 
 
-def _enqueue(queue: str, body: bytes, visible_at: float, group: str, now: float, connection: sqlite3.Connection) -> int:
+def _enqueue(
+    queue: str, body: bytes, visible_at: float, group: str, leased_until: float, now: float, connection: sqlite3.Connection
+) -> int:
+    held = int(leased_until > 0)
+    until = leased_until or visible_at
     cursor = connection.execute(
-        "INSERT INTO messages (queue, body, enqueued_at, visible_at, since, grp) VALUES (?, ?, ?, ?, ?, ?)",
-        (queue, body, now, visible_at, max(visible_at, now), group),
+        "INSERT INTO messages (queue, body, enqueued_at, visible_at, since, grp, attempt, lease, first_leased)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (queue, body, now, until, max(until, now), group, held, held, now * held),
     )
     return cursor.lastrowid or 0
 
@@ -139,6 +144,12 @@ def lease(
         Message(f"{position}.{attempt + 1}", body, attempt + 1, enqueued_at, group, first or now)
         for position, body, enqueued_at, attempt, group, first in rows
     ]
+
+
+def release(queue: str, now: float, connection: sqlite3.Connection) -> int:
+    """``since`` goes back to what it was at the start, as near as that is known: they are the oldest."""
+    sql = "UPDATE messages SET lease = 0, visible_at = 0, since = min(enqueued_at, ?) WHERE queue = ? AND lease > 0 AND visible_at > ?"
+    return connection.execute(sql, (now, queue, now)).rowcount
 
 
 def drop(queue: str, position: int, connection: sqlite3.Connection) -> int:

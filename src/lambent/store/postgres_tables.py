@@ -48,8 +48,8 @@ def encode(mutation: Mutation) -> Row:
             return _DELETE, _name(kind), key.encode(), b"", expected, 0.0, ""
         case Append(topic, body):
             return _APPEND, _name(topic), b"", bytes(body), 0, 0.0, ""
-        case Enqueue(queue, body, visible_at, group):
-            return _ENQUEUE, _name(queue), b"", bytes(body), 0, visible_at, _name(group)
+        case Enqueue(queue, body, visible_at, group, leased_until):
+            return _ENQUEUE, _name(queue), b"", bytes(body), int(leased_until > 0), leased_until or visible_at, _name(group)
         case Acknowledge(queue, receipt):
             return _held(_ACKNOWLEDGE, queue, receipt, 0.0)
         case Requeue(queue, receipt, visible_at):
@@ -122,6 +122,11 @@ def lease(queue: str, limit: int, now: float, visibility: float, latest: float, 
 
 def truncate(topic: str, through: int, connection: Connection) -> int:
     return connection.execute("DELETE FROM entries WHERE topic = %s AND position <= %s", (topic, min(through, _BIGGEST))).rowcount
+
+
+def release(queue: str, now: float, connection: Connection) -> int:
+    sql = "UPDATE messages SET lease = 0, visible_at = 0, since = least(enqueued_at, %s) WHERE queue = %s AND lease > 0 AND visible_at > %s"
+    return connection.execute(sql, (now, queue, now)).rowcount
 
 
 def drop(queue: str, position: int, connection: Connection) -> int:

@@ -80,6 +80,10 @@ class SqliteStore:
         messages: list[Message] = await self._writer.submit(partial(tables.lease, queue, limit, now, visibility, latest, ordered))
         return messages
 
+    async def release(self, queue: str) -> int:
+        released: int = await self._writer.submit(partial(tables.release, queue, self._clock.now()))
+        return released
+
     async def peek(self, queue: str, limit: int = 100, after: int = 0) -> list[Peek]:
         now = self._clock.now()
         return await self._ask(lambda connection: tables.peek(connection, queue, limit, after, now))

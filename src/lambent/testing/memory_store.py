@@ -126,6 +126,14 @@ class MemoryStore:
                 free.append(held)
         return free
 
+    async def release(self, queue: str) -> int:
+        self._check()
+        now = self._clock.now()
+        leased = [held for held in self._queues.get(queue, {}).values() if held.lease > 0 and held.visible_at > now]
+        for held in leased:
+            held.lease, held.visible_at, held.since = 0, 0.0, min(held.enqueued_at, now)
+        return len(leased)
+
     async def peek(self, queue: str, limit: int = 100, after: int = 0) -> list[Peek]:
         self._check()
         now = self._clock.now()
@@ -186,8 +194,13 @@ class MemoryStore:
                 return self._delete(kind, key, expected, undo)
             case Append(topic, body):
                 return self._append(topic, bytes(body), undo)
-            case Enqueue(queue, body, visible_at, group):
-                return self._enqueue(queue, bytes(body), visible_at, group, undo)
+            case Enqueue(queue, body, visible_at, group, leased_until):
+                position = self._enqueue(queue, bytes(body), leased_until or visible_at, group, undo)
+                if leased_until:
+                    born = self._queues[queue][position]
+                    born.attempt = born.lease = 1
+                    born.first_leased = born.enqueued_at
+                return position
             case Acknowledge(queue, receipt):
                 held = self._leased(queue, receipt)
                 if held is None:

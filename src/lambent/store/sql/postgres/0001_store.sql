@@ -73,9 +73,10 @@ BEGIN
     WHEN 3 THEN  -- append
         INSERT INTO topics AS t VALUES (name, 1) ON CONFLICT (topic) DO UPDATE SET head = t.head + 1 RETURNING head INTO result;
         INSERT INTO entries VALUES (name, result, body);
-    WHEN 4 THEN  -- enqueue
-        INSERT INTO messages (queue, body, enqueued_at, visible_at, since, grp)
-            VALUES (name, lambent_mutate.body, now, at, greatest(at, now), lambent_mutate.grp) RETURNING position INTO result;
+    WHEN 4 THEN  -- enqueue: number is 1 if it is born leased
+        INSERT INTO messages (queue, body, enqueued_at, visible_at, since, grp, attempt, lease, first_leased)
+            VALUES (name, lambent_mutate.body, now, at, greatest(at, now), lambent_mutate.grp, number, number, now * number)
+            RETURNING position INTO result;
     WHEN 5 THEN  -- acknowledge: number is the position, key the lease
         DELETE FROM messages m WHERE m.position = number AND m.queue = name AND m.lease = convert_from(key, 'UTF8')::bigint AND m.lease > 0;
         GET DIAGNOSTICS result = ROW_COUNT;
