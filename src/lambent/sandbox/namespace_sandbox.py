@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lambent.errors import SandboxFault
 from lambent.sandbox.driver import SandboxExit
+from lambent.sandbox.extension_exits import ExtensionExits
 
 if TYPE_CHECKING:
     from lambent.sandbox.launcher_link import LauncherLink
@@ -28,11 +28,10 @@ def exit_of(status: int, oom: bool = False) -> SandboxExit:
     return SandboxExit(os.waitstatus_to_exitcode(status), None)
 
 
-class NamespaceSandbox:
+class NamespaceSandbox(ExtensionExits):
     """One sandbox, by its descriptors."""
 
     __slots__ = (
-        "_early_exits",
         "_extensions",
         "_freeze_fd",
         "_freeze_word",
@@ -40,7 +39,6 @@ class NamespaceSandbox:
         "_gone",
         "_hold_fd",
         "_link",
-        "_on_extension_exit",
         "_peak",
         "_peak_fd",
         "_settled",
@@ -56,6 +54,7 @@ class NamespaceSandbox:
     )
 
     def __init__(self, link: LauncherLink, message: dict[str, Any], fds: list[int], extensions: tuple[str, ...], sockets: Sockets) -> None:
+        super().__init__()
         carried = dict(zip(message["carries"], fds, strict=True))
         loop = asyncio.get_running_loop()
         self.id: str = message["id"]
@@ -70,8 +69,6 @@ class NamespaceSandbox:
         self.api_listener = _listener(carried.get("api", -1))
         self.exited: asyncio.Future[SandboxExit] = loop.create_future()
         self._extensions = extensions
-        self._on_extension_exit: Callable[[str, SandboxExit], None] | None = None
-        self._early_exits: list[tuple[str, SandboxExit]] = []
         self._sockets = sockets
         self._gone: asyncio.Future[None] = loop.create_future()
         self._link = link
@@ -82,17 +79,6 @@ class NamespaceSandbox:
         self._peak = 0
         self._frozen = False
         self._settled = False
-
-    @property
-    def on_extension_exit(self) -> Callable[[str, SandboxExit], None] | None:
-        return self._on_extension_exit
-
-    @on_extension_exit.setter
-    def on_extension_exit(self, function: Callable[[str, SandboxExit], None] | None) -> None:
-        """Called for those that have ended already, too."""
-        self._on_extension_exit = function
-        while function is not None and self._early_exits:
-            function(*self._early_exits.pop(0))
 
     def release(self) -> None:
         if self._hold_fd >= 0:
@@ -150,11 +136,7 @@ class NamespaceSandbox:
             self.exited.set_result(how)
 
     def extension_ended(self, number: int, how: SandboxExit) -> None:
-        name = os.path.basename(self._extensions[number])
-        if self._on_extension_exit is not None:
-            self._on_extension_exit(name, how)
-        else:
-            self._early_exits.append((name, how))
+        self.tell_extension_exit(os.path.basename(self._extensions[number]), how)
 
     def vanish(self) -> None:
         """Nothing of the sandbox exists any more."""

@@ -4,34 +4,52 @@ A function can read what the user who runs Lambent can read, reach the network, 
 session and temporary directory per environment, a memory bound by ``RLIMIT_DATA``, freezing by ``SIGSTOP``, and killing of everything
 that the environment started, even when it detached itself. ``report`` says all that.
 
-What belongs to an environment is found by its session and by the ``TMPDIR`` in its environment variables, which children inherit.
-``/var/task`` and ``/var/runtime`` are real directories here, told to the function by ``LAMBDA_TASK_ROOT`` and ``LAMBDA_RUNTIME_DIR``.
+``/var/task``, ``/var/runtime``, ``/var/lang`` and ``/opt`` are other folders here. Command lines and the variables that are known to hold
+paths are translated, ``LAMBDA_TASK_ROOT`` and ``LAMBDA_RUNTIME_DIR`` tell the function, and the three APIs are on a port of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import shutil
-import signal
 import socket
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lambent.errors import SandboxFault
+from lambent.runtimes.identifiers import family
 from lambent.sandbox import kernel
-from lambent.sandbox.driver import IsolationReport, SandboxExit, SandboxSpec
+from lambent.sandbox.companions import extension_environment
+from lambent.sandbox.driver import IsolationReport, SandboxSpec
+from lambent.sandbox.orders import Packages
+from lambent.sandbox.process_sandbox import CHANNEL_FD, HOLD_FD, ProcessSandbox
 
 if TYPE_CHECKING:
     from lambent.runtimes.catalogue import Catalogue
-    from lambent.runtimes.interpreter import Interpreter
 
 CLIENT = Path(__file__).parents[1] / "runtime_api" / "python_client.py"
 _CHILD = str(Path(__file__).with_name("process_child.py"))
-_CHANNEL_FD = 3
+_FOLDERS = re.compile(r"(?<![\w./-])(/var/task|/var/runtime|/var/lang|/opt)(?=[/:]|$)")
+_PATHS = (
+    "AWS_LAMBDA_EXEC_WRAPPER",
+    "CLASSPATH",
+    "GEM_HOME",
+    "GEM_PATH",
+    "LD_LIBRARY_PATH",
+    "NODE_PATH",
+    "PATH",
+    "PWD",
+    "PYTHONPATH",
+    "RUBYLIB",
+)
 MISSING = (
     "no isolation: functions run as plain processes of the user who runs Lambent, and can read what that user can read",
     "no limit on CPU, processes and /tmp; memory is bounded per process only (RLIMIT_DATA)",
@@ -39,104 +57,14 @@ MISSING = (
     "the code directory is as writable for functions as for the user who runs Lambent",
 )
 
-Packages = Callable[["Interpreter"], Sequence[tuple[str, str]]]
 
+@dataclass(frozen=True, slots=True)
+class _Runtime:
+    """What stands for the folders of a runtime outside."""
 
-class ProcessSandbox:
-    """One environment: the leader of a session, and whatever it has started."""
-
-    listener: socket.socket | None = None  # functions reach the platform where it is
-
-    def __init__(self, spec: SandboxSpec, pid: int, channel: socket.socket, logs: int, folder: str) -> None:
-        self.id = spec.sandbox_id
-        self.channel = channel
-        self.logs = logs
-        loop = asyncio.get_running_loop()
-        self._loop = loop
-        self.exited: asyncio.Future[SandboxExit] = loop.create_future()
-        self._pid = pid
-        self._folder = folder
-        self._frozen = False
-        self._peak = 0
-        self._killing: asyncio.Task[None] | None = None
-        self._pidfd = os.pidfd_open(pid)
-        loop.add_reader(self._pidfd, self._on_exit)
-
-    def settled(self) -> None:
-        """There is no CPU share to apply."""
-
-    def freeze(self) -> None:
-        if not self._frozen and not self.exited.done():
-            self._frozen = True
-            self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        if self._frozen and not self.exited.done():
-            self._frozen = False
-            self._signal(signal.SIGCONT)
-
-    def memory_peak(self) -> int:
-        if not self.exited.done():
-            with contextlib.suppress(OSError), open(f"/proc/{self._pid}/status") as file:
-                for line in file:
-                    if line.startswith("VmHWM:"):
-                        self._peak = int(line.split()[1]) << 10
-        return self._peak
-
-    async def kill(self) -> None:
-        if self._killing is None:
-            self._killing = self._loop.create_task(self._kill())
-        await asyncio.shield(self._killing)
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, number)
-
-    def _on_exit(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        _, status, usage = os.wait4(self._pid, 0)
-        self._peak = max(self._peak, usage.ru_maxrss << 10)
-        if os.WIFSIGNALED(status):
-            self.exited.set_result(SandboxExit(None, os.WTERMSIG(status)))
-        else:
-            self.exited.set_result(SandboxExit(os.waitstatus_to_exitcode(status), None))
-
-    async def _kill(self) -> None:
-        """Kill round after round until a round finds nobody: what is being killed may still have forked."""
-        seen: set[int] = set()
-        while members := self._members():
-            seen.update(members)
-            for pid in members:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            for pid in members:
-                await _wait_for_end(pid)
-        await self.exited
-        _reap(seen - {self._pid})  # those whose parents died came to us
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _members(self) -> list[int]:
-        """The pids of the environment's living processes."""
-        mark = f"TMPDIR={self._folder}".encode()
-        found = []
-        for name in os.listdir("/proc"):
-            if name.isdigit() and self._is_member(name, mark):
-                found.append(int(name))
-        return found
-
-    def _is_member(self, name: str, mark: bytes) -> bool:
-        try:
-            with open(f"/proc/{name}/stat") as file:
-                fields = file.read().rpartition(")")[2].split()
-            if fields[0] in "ZX":
-                return False
-            if int(fields[3]) == self._pid:  # the session
-                return True
-            with open(f"/proc/{name}/environ", "rb") as environ:
-                return mark in environ.read().split(b"\0")
-        except (OSError, IndexError):
-            return False
+    python: str  # the interpreter that runs functions; "" where they are programs
+    prefix: str  # for /var/lang
+    folder: str  # for /var/runtime
 
 
 class ProcessDriver:
@@ -149,7 +77,7 @@ class ProcessDriver:
         self._report = IsolationReport("process", reason, {"cgroups": "none", "uid": "ours", "seccomp": "off", "egress": "full"}, MISSING)
         self._folder = ""
         self._sandboxes: dict[str, ProcessSandbox] = {}
-        self._executables: dict[str, tuple[str, str]] = {}  # runtime -> (interpreter, folder that stands for /var/runtime)
+        self._runtimes: dict[str, _Runtime] = {}
 
     @property
     def report(self) -> IsolationReport:
@@ -169,84 +97,108 @@ class ProcessDriver:
     async def prepare(self, runtime: str) -> None:
         if not self._folder:
             raise SandboxFault("the driver is not open")
-        if runtime not in self._executables:
-            self._executables[runtime] = await asyncio.to_thread(self._assemble, runtime)
+        if runtime not in self._runtimes:
+            self._runtimes[runtime] = await asyncio.to_thread(self._assemble, runtime)
 
-    def _assemble(self, runtime: str) -> tuple[str, str]:
-        interpreter = self._catalogue.find(runtime)
+    def _assemble(self, runtime: str) -> _Runtime:
         folder = os.path.join(self._folder, runtime)
         os.makedirs(folder, exist_ok=True)
-        for name, path in (*self._packages(interpreter), ("lambent_runtime_client.py", str(self._client))):
+        if family(runtime) == "python":
+            interpreter = self._catalogue.find(runtime)
+            links = (*self._packages(interpreter), ("lambent_runtime_client.py", str(self._client)))
+            python, prefix = interpreter.executable, interpreter.prefix
+            files: tuple[tuple[str, bytes], ...] = ()
+        else:
+            plan = self._catalogue.plan(runtime)
+            python, prefix, links, files = "", plan.prefix, plan.runtime_dir, plan.files
+        for name, path in links:
+            os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 os.symlink(path, os.path.join(folder, name))
-        return interpreter.executable, folder
+        for name, content in files:
+            os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(content)
+        return _Runtime(python, prefix, folder)
 
     async def start(self, spec: SandboxSpec) -> ProcessSandbox:
+        if spec.mounts or spec.image_layers:
+            raise SandboxFault("the process driver mounts nothing: it runs no container images and has no file systems at /mnt")
         await self.prepare(spec.runtime)
-        if spec.opt_dir or spec.program or spec.mounts or spec.image_layers:
-            raise SandboxFault("the process driver runs plain Python functions only")
         if spec.sandbox_id in self._sandboxes and not self._sandboxes[spec.sandbox_id].exited.done():
             raise SandboxFault(f"sandbox {spec.sandbox_id} exists already")
-        executable, runtime_dir = self._executables[spec.runtime]
+        runtime = self._runtimes[spec.runtime]
         folder = os.path.join(self._folder, "tmp-" + spec.sandbox_id)
         os.mkdir(folder, 0o700)
-        places = {"LAMBDA_TASK_ROOT": spec.code_dir, "LAMBDA_RUNTIME_DIR": runtime_dir, "TMPDIR": folder}
-        if spec.environment.get("PYTHONPATH", "/var/runtime") == "/var/runtime":
-            places["PYTHONPATH"] = runtime_dir
-        argv = [executable, "-S", "-B", "-u", _CHILD, str(_CHANNEL_FD), spec.handler, str(spec.memory_mb)]
+        sandbox = ProcessSandbox(spec.sandbox_id, folder, _listen())
         try:
-            pid, channel, logs = _spawn(argv, {**spec.environment, **places})
+            self._begin(spec, runtime, sandbox, folder)
         except OSError as error:
-            os.rmdir(folder)
-            raise SandboxFault(f"{executable} cannot be started: {error}") from error
-        sandbox = self._sandboxes[spec.sandbox_id] = ProcessSandbox(spec, pid, channel, logs, folder)
+            sandbox.give_up()
+            raise SandboxFault(f"{spec.runtime} cannot be started: {error}") from error
+        self._sandboxes[spec.sandbox_id] = sandbox
         sandbox.exited.add_done_callback(lambda _: self._sweep_later(sandbox))
         return sandbox
 
+    def _begin(self, spec: SandboxSpec, runtime: _Runtime, sandbox: ProcessSandbox, folder: str) -> None:
+        """Start the extensions and the runtime of ``spec``. Raises ``OSError``."""
+        assert sandbox.api_listener is not None
+        outside = _Outside(spec, runtime)
+        environment = outside.environment(folder, f"127.0.0.1:{sandbox.api_listener.getsockname()[1]}")
+
+        def program(argv: Sequence[str], cwd: str, env: dict[str, str], hold: int) -> list[str]:
+            order = {"argv": list(argv), "cwd": cwd, "env": env, "memory_mb": spec.memory_mb, "hold": hold}
+            return [sys.executable, "-I", "-S", "-B", _CHILD, json.dumps(order)]
+
+        mark = {"TMPDIR": folder}
+        for path in spec.extensions:
+            sandbox.begin_extension(path, program([outside.path(path)], "/", extension_environment(environment), -1), mark)
+        hold = HOLD_FD if spec.hold else -1
+        if spec.program is None:
+            child = [runtime.python, "-S", "-B", "-u", _CHILD, str(CHANNEL_FD), spec.handler, str(spec.memory_mb), str(hold)]
+            sandbox.begin(child, environment, spec.hold)
+        else:
+            argv = [outside.path(word) for word in spec.program.argv]
+            sandbox.begin(program(argv, outside.path(spec.program.cwd), environment, hold), mark, spec.hold)
+
     def _sweep_later(self, sandbox: ProcessSandbox) -> None:
-        """The runtime has ended; end what it left behind, too."""
+        """The runtime has ended; end what it left behind, too, unless extensions live to hear of it."""
+        if sandbox.has_extensions:
+            return
         task = asyncio.get_running_loop().create_task(sandbox.kill())
         task.add_done_callback(lambda _: self._sandboxes.pop(sandbox.id, None) if self._sandboxes.get(sandbox.id) is sandbox else None)
 
 
-def _reap(pids: set[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+class _Outside:
+    """Where the folders that a function knows are on this machine."""
+
+    def __init__(self, spec: SandboxSpec, runtime: _Runtime) -> None:
+        self._spec = spec
+        self._folders = {
+            "/var/task": spec.code_dir,
+            "/var/runtime": runtime.folder,
+            "/var/lang": runtime.prefix or "/var/lang",
+            "/opt": spec.opt_dir or "/opt",
+        }
+
+    def path(self, text: str) -> str:
+        """``text`` with every path in it (it may be a list with colons, or an option with a path) as it is outside."""
+        return _FOLDERS.sub(lambda found: self._folders[found.group()], text)
+
+    def environment(self, folder: str, api: str) -> dict[str, str]:
+        """The function's variables, those that hold paths translated."""
+        given = dict(self._spec.environment)
+        for name in _PATHS:
+            if name in given:
+                given[name] = self.path(given[name])
+        places = {"LAMBDA_TASK_ROOT": self._spec.code_dir, "LAMBDA_RUNTIME_DIR": self._folders["/var/runtime"], "TMPDIR": folder}
+        if "PYTHONPATH" not in given and self._spec.program is None:
+            places["PYTHONPATH"] = self._folders["/var/runtime"]
+        return {**given, **places, "AWS_LAMBDA_RUNTIME_API": api}
 
 
-def _spawn(argv: list[str], environment: dict[str, str]) -> tuple[int, socket.socket, int]:
-    """Start ``argv`` in a session of its own; its pid, our end of the channel, the log pipe. Raises ``OSError``."""
-    ours, theirs = socket.socketpair()
-    reading, writing = os.pipe()
-    nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in ((nothing, 0), (writing, 1), (writing, 2))]
-        actions.append((os.POSIX_SPAWN_DUP2, theirs.fileno(), _CHANNEL_FD))
-        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True)
-    except OSError:
-        ours.close()
-        os.close(reading)
-        raise
-    finally:
-        theirs.close()
-        os.close(writing)
-        os.close(nothing)
-    ours.setblocking(False)
-    os.set_blocking(reading, False)
-    return pid, ours, reading
-
-
-async def _wait_for_end(pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(pidfd, ended.cancel)
-    try:
-        await asyncio.wait([ended])
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
+def _listen() -> socket.socket:
+    """Where the three APIs of one environment are. Raises ``OSError``."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    listener.setblocking(False)
+    return listener

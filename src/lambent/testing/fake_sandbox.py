@@ -21,6 +21,7 @@ from lambent.clock import Clock, Timer
 from lambent.errors import SandboxFault
 from lambent.runtime_api.frames import HEADER, FrameType, encode
 from lambent.sandbox.driver import IsolationReport, SandboxExit, SandboxSpec
+from lambent.sandbox.extension_exits import ExtensionExits
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +172,11 @@ class Script:
     invoke: Callable[[FakeRuntime, FakeInvocation], object]
 
 
-class FakeSandbox:
-    """Keeps the promises of ``lambent.sandbox.driver.Sandbox``."""
+class FakeSandbox(ExtensionExits):
+    """Keeps the promises of ``lambent.sandbox.driver.Sandbox``, with everything that a driver may leave out."""
 
     def __init__(self, spec: SandboxSpec, script: Script, clock: Clock) -> None:
+        super().__init__()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
@@ -186,12 +188,17 @@ class FakeSandbox:
         self.channel = ours
         self.exited: asyncio.Future[SandboxExit] = asyncio.get_running_loop().create_future()
         self.runtime = FakeRuntime(self, theirs, stdout, script, clock)
+        self.extension_logs = -1
+        self.extension_output = -1  # the other end
+        if spec.extensions:
+            self.extension_logs, self.extension_output = os.pipe()
+            os.set_blocking(self.extension_logs, False)
+        self.held = spec.hold
         self.frozen = False
         self.freezes = 0
         self.killed = False
         self.memory = 36 * 2**20
         self.api_listener: socket.socket | None = None
-        self.on_extension_exit: Callable[[str, SandboxExit], object] | None = None
         self.terminated = False
         if spec.extensions or spec.program is not None:
             self.api_listener = socket.create_server(("127.0.0.1", 0))
@@ -210,6 +217,16 @@ class FakeSandbox:
     def thaw(self) -> None:
         self.frozen = False
 
+    def release(self) -> None:
+        if self.held:
+            self.held = False
+            asyncio.get_running_loop().call_soon(self.runtime.begin)
+
+    async def open_socket(self) -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        made.setblocking(False)
+        return made
+
     def memory_peak(self) -> int:
         return self.memory
 
@@ -220,6 +237,9 @@ class FakeSandbox:
     async def kill(self) -> None:
         self.killed = True
         self.runtime.close()
+        if self.extension_output >= 0:
+            os.close(self.extension_output)
+            self.extension_output = -1
         self.end(SandboxExit(None, 9))
 
 
@@ -253,7 +273,8 @@ class FakeDriver:
             raise self.failures.pop(0)
         sandbox = FakeSandbox(spec, self._scripts[spec.handler], self._clock)
         self.sandboxes.append(sandbox)
-        asyncio.get_running_loop().call_soon(sandbox.runtime.begin)
+        if not spec.hold:
+            asyncio.get_running_loop().call_soon(sandbox.runtime.begin)
         return sandbox
 
 
