@@ -93,7 +93,8 @@ def _image_program(image: ImageRoot, path: str) -> Program:
     problem = entry_point.problem(image.layers, image.argv, image.workdir, path)
     if problem is None:
         return Program(image.argv, image.workdir, transport="http")
-    return Program(image.argv or ("/",), "/", transport="http", problem=problem.text, problem_type=problem.error_type)
+    # What cannot be started must not start by chance: a folder can never be executed.
+    return Program(("/",), "/", transport="http", problem=problem.text, problem_type=problem.error_type)
 
 
 def _undo_defaults(environment: dict[str, str], version: FunctionVersion, image: ImageRoot) -> None:
@@ -102,3 +103,6 @@ def _undo_defaults(environment: dict[str, str], version: FunctionVersion, image:
             environment.pop(name, None)
     if "PATH" not in image.environment and "PATH" not in version.environment:
         environment["PATH"] = IMAGE_PATH
+    environment.pop("AWS_EXECUTION_ENV", None)  # AWS's base images set it themselves
+    if "AWS_EXECUTION_ENV" in image.environment:
+        environment["AWS_EXECUTION_ENV"] = image.environment["AWS_EXECUTION_ENV"]
