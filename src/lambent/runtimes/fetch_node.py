@@ -1,7 +1,8 @@
 """Set-up, never run time: fetch a Node.js, or packages for Node.js functions, with the package managers' own clients.
 
 A Node.js comes from PyPI where there is a release of that major version, else from npm, else from PyPI's older package, which has only
-pre-releases; either way it is unpacked into a folder named after the runtime, where ``nodejs.py`` finds it. Packages (``@aws-sdk/client-s3``) go into one ``node_modules`` for all versions, as on AWS.
+pre-releases; either way it is unpacked into a folder named after the runtime, where ``nodejs.py`` finds it. Packages
+(``@aws-sdk/client-s3``) go into one ``node_modules`` for all versions, as on AWS.
 """
 
 from __future__ import annotations

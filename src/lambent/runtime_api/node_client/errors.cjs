@@ -60,7 +60,12 @@ function payload(thrown) {
 }
 
 function intoError(thrown) {
-  return thrown instanceof Error ? thrown : new Error(thrown);
+  if (thrown instanceof Error) return thrown;
+  try {
+    return new Error(thrown);
+  } catch {
+    return new Error(payload(thrown).errorMessage);
+  }
 }
 
 // For the log: with everything that hangs on the error, also on errors inside it. Begins with a tab, as on AWS.

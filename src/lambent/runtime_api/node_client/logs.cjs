@@ -24,6 +24,19 @@ function patchConsole(env) {
     console[method] = LEVELS[level] < least ? () => {} : (...values) => record(level, values);
   }
   console.log = console.info;
+  for (const name of ['stdout', 'stderr']) makeBlocking(name);
+}
+
+// What a function writes to process.stdout itself must not linger in its buffer either. The stream is made when it is first asked for.
+function makeBlocking(name) {
+  const { get, ...rest } = Object.getOwnPropertyDescriptor(process, name);
+  const settle = () => {
+    const stream = get.call(process);
+    if (stream._handle && stream._handle.setBlocking) stream._handle.setBlocking(true);
+    Object.defineProperty(process, name, { ...rest, get });
+    return stream;
+  };
+  Object.defineProperty(process, name, { ...rest, get: settle });
 }
 
 function record(level, values) {
