@@ -161,6 +161,18 @@ def test_a_cause_that_is_none_is_dropped_and_the_error_stands(cause):
     run(test)
 
 
+@pytest.mark.parametrize(("body", "error_type"), [(b'{"errorType":"A\\n B"}', "A B"), (b'{"errorType":1}', ""), (b"[]", ""), (b"{", "")])
+def test_an_error_without_a_type_in_its_head_has_that_of_its_document(body, error_type):
+    async def test():
+        async with House() as house:
+            client, _ = await ready(house)
+            assert (await client.call("POST", path(1, "error"), {}, body)).status == 202
+            assert await house.ears.next() == Frame(FrameType.ERROR, head(1, f"{error_type}\n"), body)
+            await client.close()
+
+    run(test)
+
+
 def test_init_error_before_the_first_next_only():
     async def test():
         async with House() as house:

@@ -79,6 +79,7 @@ class _Whole(Collected):
             event.cause = _cause(text_of(self._head, _CAUSE))
             if self._head.headers.get("content-type") == _WITH_CAUSE and not oversize:
                 event.body, event.cause = _split_cause(body)
+            event.error_type = event.error_type or _type_in(event.body)
         self._desk.carry_out(self._desk.runtime.handle(event))
 
     def cut(self) -> bool:
@@ -144,6 +145,16 @@ def _cause(value: str) -> str:
         return ""
 
 
+def _type_in(body: bytes) -> str:
+    """The error's type as its document names it: clients made with aws-lambda-cpp, awslambdaric among them, send no header."""
+    try:
+        document: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    error_type = document.get("errorType") if isinstance(document, dict) else None
+    return " ".join(error_type.split()) if isinstance(error_type, str) else ""
+
+
 def _split_cause(body: bytes) -> tuple[bytes, str]:
     """An error document that holds its own cause: what the caller sees, and the cause."""
     try:
@@ -165,7 +176,7 @@ def _init_error(desk: Desk, caller: int, head: Head) -> Exchange:
     error_type = text_of(head, _ERROR_TYPE)
     return Collected(
         desk.response_cap,
-        lambda body, oversize: desk.carry_out(desk.runtime.handle(InitFailed(caller, error_type, body, oversize))),
+        lambda body, oversize: desk.carry_out(desk.runtime.handle(InitFailed(caller, error_type or _type_in(body), body, oversize))),
     )
 
 
