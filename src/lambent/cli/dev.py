@@ -34,6 +34,9 @@ from lambent.clock import Clock, SystemClock
 
 _POLL_S = 0.002
 _PATIENCE_S = 60.0
+_STILL_S = 0.003  # as long as a file must stay as it is to count as written
+_EMPTY_S = 0.05  # and an empty one
+_WRITING_S = 1.0
 _PAUSE = threading.Event()  # never set
 
 
@@ -61,7 +64,7 @@ def dev(
         session = Session(folder, name or deploy.name_of(folder), endpoint, clock)
         session.begin(given, deploy.variables(env))
         if follow:
-            threading.Thread(target=_follow, args=(session.name, endpoint, clock), daemon=True).start()
+            threading.Thread(target=_follow, args=(session.name, endpoint, clock, clock.now()), daemon=True).start()
         remark(f"Watching {folder}. Try: lambent invoke {session.name}    Ctrl-C stops.")
         with contextlib.suppress(KeyboardInterrupt):
             while True:
@@ -76,7 +79,7 @@ class Session:
         self._clock = clock
         self._folder = folder
         self._endpoint = endpoint
-        self._snapshot = Snapshot(folder)
+        self._snapshot = Snapshot(folder, clock)
         self._api = client("lambda", endpoint)
         self._live = ""
 
@@ -99,7 +102,7 @@ class Session:
         What goes wrong is said and the next edit awaited: a folder that cannot be deployed now may be fine after the next edit.
         """
         try:
-            code, changed = self._snapshot.take()
+            code, changed = self._settled()
             sha256 = base64.b64encode(hashlib.sha256(code).digest()).decode()
             if sha256 == self._live:
                 return False
@@ -112,6 +115,19 @@ class Session:
         took = (self._clock.monotonic() - noticed) * 1000
         _tell(f"reloaded in {took:.0f} ms: {_list(changed)}  {_short(sha256)}", "green")
         return True
+
+    def _settled(self) -> tuple[bytes, list[str]]:
+        """The folder once nobody is in the midst of writing to it: editors empty a file before they fill it. Waits, but not for ever."""
+        deadline = self._clock.monotonic() + _WRITING_S
+        code, changed = self._snapshot.take()
+        every = dict.fromkeys(changed)
+        while changed:
+            _PAUSE.wait(_EMPTY_S if self._snapshot.emptied(changed) else _STILL_S)
+            if self._snapshot.still(changed) or self._clock.monotonic() > deadline:
+                break
+            code, changed = self._snapshot.take()
+            every |= dict.fromkeys(changed)
+        return code, list(every)
 
     def _deploy(self, code: bytes) -> None:
         deadline = self._clock.monotonic() + _PATIENCE_S
@@ -133,8 +149,8 @@ class Session:
             _PAUSE.wait(_POLL_S)
 
 
-def _follow(name: str, endpoint: str, clock: Clock) -> None:
-    """Print the function's log from now on, for as long as the process lives."""
+def _follow(name: str, endpoint: str, clock: Clock, since: float) -> None:
+    """Print the function's log from ``since`` on, for as long as the process lives."""
     api = client("logs", endpoint)
 
     def fetch(start: int) -> list[logs.Event]:
@@ -144,10 +160,9 @@ def _follow(name: str, endpoint: str, clock: Clock) -> None:
         except api.exceptions.ResourceNotFoundException:
             return []
 
-    start = int(clock.now() * 1000)
     try:
         with plain_errors(endpoint):
-            asyncio.run(logs.watch(fetch, start, clock, logs.show_event))
+            asyncio.run(logs.watch(fetch, int(since * 1000), clock, logs.show_event))
     except Trouble as trouble:
         remark(f"the log is no longer followed: {trouble}")
 

@@ -1,8 +1,9 @@
 """A folder as it is now, as a zip: the same bytes that ``bundle`` makes, without reading again what has not changed.
 
 A file is taken to be unchanged while its size, inode, permissions and times of modification and of change are (the last cannot be set
-back). Of such a file the piece that it contributes is kept: its compressed bytes and its line in the directory of the zip. A snapshot of
-an edited folder therefore costs one ``stat`` a file and one compression an edit.
+back), unless it was changed within the last two seconds: then it is read again. Of each file the piece that it contributes is kept: its
+compressed bytes and its line in the directory of the zip. A snapshot of an edited folder therefore costs one ``stat`` a file and one
+compression an edit.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 
 from lambent.cli.bundle import entry, ignored, ignored_patterns
 from lambent.cli.screen import Trouble
+from lambent.clock import Clock
 
 _END = struct.Struct("<4sHHHHIIH")  # end of the directory
+_RACY_S = 2.0
 _OFFSET_AT = 42  # in a line of the directory: where the file's bytes begin
 
 Mark = tuple[int, int, int, int, int]
@@ -26,16 +29,18 @@ Mark = tuple[int, int, int, int, int]
 
 @dataclass(slots=True)
 class _Piece:
-    mark: Mark
+    mark: Mark | None  # None: read it again
     content: bytes  # local header and compressed bytes
+    size: int  # uncompressed
     line: bytes  # in the directory, with offset 0
 
 
 class Snapshot:
     """Of one folder; keep it and ask again. Not thread-safe."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = str(folder)
+        self._clock = clock
         self._pieces: dict[str, _Piece] = {}
 
     def take(self) -> tuple[bytes, list[str]]:
@@ -44,10 +49,10 @@ class Snapshot:
         changed: list[str] = []
         for name, status in sorted(self._files()):
             piece = self._pieces.get(name)
-            mark = (status.st_size, status.st_ino, status.st_mode, status.st_mtime_ns, status.st_ctime_ns)
+            mark = _mark(status)
             if piece is None or piece.mark != mark:
                 try:
-                    fresh = self._piece(name, mark)
+                    fresh = self._piece(name)
                 except FileNotFoundError:
                     continue  # gone since we looked; so is its piece
                 if piece is None or piece.content != fresh.content or piece.line != fresh.line:
@@ -60,16 +65,35 @@ class Snapshot:
             raise Trouble(f"{self._folder} holds no files to deploy")
         return _join(list(pieces.values())), changed
 
-    def _piece(self, name: str, mark: Mark) -> _Piece:
+    def still(self, names: list[str]) -> bool:
+        """Whether these files hold now what they held at the last ``take``: a file that is being written does not."""
+        for name in names:
+            before = self._pieces.get(name)
+            try:
+                now = self._piece(name)
+            except FileNotFoundError:
+                now = None
+            if (now and now.content) != (before and before.content):
+                return False
+        return True
+
+    def emptied(self, names: list[str]) -> bool:
+        """Whether one of these files held nothing at the last ``take``."""
+        return any(name in self._pieces and self._pieces[name].size == 0 for name in names)
+
+    def _piece(self, name: str) -> _Piece:
         path = os.path.join(self._folder, name)
         with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
             content = file.read()
         memory = io.BytesIO()
         with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(entry(name, os.access(path, os.X_OK)), content)
             start = archive.start_dir
         whole = memory.getvalue()
-        return _Piece(mark, whole[:start], whole[start : -_END.size])
+        # Times of files are coarse: what was written a moment ago may be written again within the same tick and look the same.
+        settled = self._clock.now() - max(status.st_mtime, status.st_ctime) > _RACY_S and len(content) == status.st_size
+        return _Piece(_mark(status) if settled else None, whole[:start], len(content), whole[start : -_END.size])
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         patterns = ignored_patterns(Path(self._folder))
@@ -94,6 +118,10 @@ class Snapshot:
                         pending.append(name + "/")
                 elif each.is_file():
                     yield name, status
+
+
+def _mark(status: os.stat_result) -> Mark:
+    return (status.st_size, status.st_ino, status.st_mode, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _join(pieces: list[_Piece]) -> bytes:
