@@ -16,6 +16,15 @@ def hello(event, context):
     return _ANSWER
 
 
+def stream(event, context):
+    """Writes when it writes, ``event["chunks"]`` times, or ``event["bulk"]`` bytes at once."""
+    for left in range(event.get("bulk", 0), 0, -65_536):
+        yield b"x" * min(left, 65_536)
+    for _ in range(event.get("chunks", 0)):
+        yield f"at {time.monotonic():.9f}\n"
+        time.sleep(event.get("pause", 0))
+
+
 def fresh(event, context):
     """Imports boto3 and says how often this environment was called and what its round is."""
     global _calls
