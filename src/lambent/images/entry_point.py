@@ -71,8 +71,8 @@ def _refusal(layers: Sequence[str], path: str, machine: str) -> str:
     with open(found.places[0], "rb") as file:
         head = file.read(_HEAD)
     if head.startswith(b"#!"):
-        words = head[2:_LINE].split(b"\n", 1)[0].split()
-        needed = words[0] if words else b""
+        line = head[2:_LINE].split(b"\n", 1)[0].strip(b" \t")  # a carriage return is part of the name, as for the kernel
+        needed = line.replace(b"\t", b" ").split(b" ", 1)[0]
     elif head.startswith(b"\x7fELF"):
         if not _same_machine(head, machine or os.uname().machine):
             return "exec format error"

@@ -18,7 +18,6 @@ All of it is blocking and runs in a thread.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 import tarfile
@@ -64,7 +63,7 @@ class Budget:
 
 
 def unpack(source: IO[bytes], target: Path, diff_id: str, budget: Budget, go_on: Callable[[], None] = lambda: None) -> int:
-    """Unpack the layer in ``source`` into the existing, empty folder ``target``, and flush it to the disk; gives the bytes of its files.
+    """Unpack the layer in ``source`` into the existing, empty folder ``target``; gives the bytes of its files. It is not flushed to the disk.
 
     Raises ``ImageFault`` for what is wrong with the layer, ``OSError`` for what is wrong with this machine; what was written until then is
     the caller's to remove. ``go_on`` is called for each entry and may raise to stop.
@@ -83,7 +82,6 @@ def unpack(source: IO[bytes], target: Path, diff_id: str, budget: Budget, go_on:
     if stream.drain() != diff_id:
         raise invalid(f"the layer {diff_id} has other content than its name says")
     work.finish()
-    flush(target)
     return before - budget.size
 
 
@@ -263,18 +261,3 @@ def _parts(text: str) -> Name:
 
 def _when(entry: tarfile.TarInfo) -> int:
     return min(max(int(entry.mtime), 0), 1 << 33)
-
-
-def flush(folder: Path) -> None:
-    """Bring the file system that holds ``folder`` to the disk."""
-    call: Callable[[int], int] | None = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if call is None:
-        os.sync()
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if call(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ What stands under its final name came there by one rename after it was flushed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -71,8 +72,8 @@ class ImagePaths:
             folder.chmod(0o755)
             with open(part, "rb") as file:
                 size = unpack(file, folder / "fs", diff_id, budget, go_on)
-            _write(folder / "size", str(size).encode())
-            _sync(folder)
+            (folder / "size").write_text(str(size))
+            _flush(folder)
             with contextlib.suppress(FileExistsError):
                 os.rename(folder, self._layers / hex_of(diff_id))
         _sync(self._layers)
@@ -154,6 +155,21 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    """Bring the file system that holds ``folder`` to the disk."""
+    call: Callable[[int], int] | None = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if call is None:
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if call(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:
