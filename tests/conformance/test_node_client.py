@@ -450,9 +450,7 @@ def test_exits_and_signals(start):
         ("../index.handler", {"index.js": FUNCTION}, "Runtime.MalformedHandlerName", "'../index.handler' is not a valid handler name."),
         (
             "index.handler",
-            {
-                "index.js": "exports.handler = async () => {}; exports.handler[Symbol.for('aws.lambda.runtime.handler.streaming')] = 'request'"
-            },
+            {"index.js": ODDLY_STREAMING},
             "Runtime.MalformedStreamingHandler",
             "Only response streaming is supported.",
         ),
