@@ -20,7 +20,7 @@ its next ``event/next``. SHUTDOWN takes the place of a kept INVOKE: nothing come
 from __future__ import annotations
 
 import json
-import uuid
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -267,12 +267,13 @@ def identifier_fault(caller: int, identifier: str) -> Answer | None:
     return None
 
 
+_is_uuid = re.compile(r"(?:urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?").fullmatch
+
+
 def _canonical(identifier: str) -> str:
     """A UUID in its usual form, or ``""``."""
-    try:
-        return str(uuid.UUID(identifier))
-    except ValueError:
-        return ""
+    found = _is_uuid(identifier.lower())
+    return "-".join(found.groups()) if found else ""
 
 
 def _refuse(caller: int, extension: Extension, call: str) -> Answer:
