@@ -63,7 +63,7 @@ class Budget:
 
 
 def unpack(source: IO[bytes], target: Path, diff_id: str, budget: Budget, go_on: Callable[[], None] = lambda: None) -> int:
-    """Unpack the layer in ``source`` into the existing, empty folder ``target``; gives the bytes of its files. It is not flushed to the disk.
+    """Unpack the layer in ``source`` into the existing, empty folder ``target``, unflushed; gives the bytes of its files.
 
     Raises ``ImageFault`` for what is wrong with the layer, ``OSError`` for what is wrong with this machine; what was written until then is
     the caller's to remove. ``go_on`` is called for each entry and may raise to stop.
