@@ -130,7 +130,7 @@ def test_targets_and_actions():
         ("logs", {"x-amz-target": "Other.CreateLogGroup"}, b"", "UnknownOperationException"),
         ("sts", {}, b"Action=Nothing", "InvalidAction"),
         ("sts", {}, b"\xff\xfe=%ff", "MissingAction"),
-        ("s3", {}, b"", "UnknownOperationException"),
+        ("ec2", {}, b"", "UnknownOperationException"),
         ("", {}, b"", "UnknownOperationException"),
     ],
 )

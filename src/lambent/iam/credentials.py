@@ -16,7 +16,8 @@ from lambent.clock import Clock
 from lambent.settings import Credential, Settings
 from lambent.wire.chunked import is_chunked, unchunk
 from lambent.wire.http import HttpRequest
-from lambent.wire.sigv4 import BadSignature, Signature, read_signature, verify
+from lambent.wire.sigv2 import read_signature_v2, verify_v2
+from lambent.wire.sigv4 import BadSignature, Signature, expect_body, read_signature, verify
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+=,.@-]{0,127}")
@@ -66,8 +67,12 @@ class Authenticator:
 
     def _identify(self, request: HttpRequest) -> Identity:
         signature = read_signature(request)
+        if signature is None:
+            signature = read_signature_v2(request)
         if self._verifies:
             request.body = self._verify(request, signature)
+        elif request.stream is not None:
+            expect_body(request)
         elif is_chunked(request):
             request.body = unchunk(request)
         if signature is None:
@@ -83,6 +88,10 @@ class Authenticator:
         if credential is None:
             text = "The security token included in the request is invalid."
             raise BadSignature("UnrecognizedClientException", text, signature.service)
+        if signature.kind == "v2":
+            verify_v2(request, signature, credential.secret_key, self._clock.now())
+            expect_body(request)
+            return request.body
         return verify(request, signature, credential.secret_key, self._clock.now())
 
     def _named(self, signature: Signature) -> Identity:

@@ -39,7 +39,10 @@ class Chain:
 
     def check(self, data: bytes, claimed: str) -> None:
         """Raises 403 where ``claimed`` is not the signature of the next chunk ``data``."""
-        digest = hashlib.sha256(data).hexdigest()
+        self.check_digest(hashlib.sha256(data).hexdigest(), claimed)
+
+    def check_digest(self, digest: str, claimed: str) -> None:
+        """``check`` for a chunk whose SHA-256 is known already."""
         self._link("AWS4-HMAC-SHA256-PAYLOAD", f"{_EMPTY}\n{digest}", claimed)
 
     def check_trailers(self, lines: bytes, claimed: str) -> None:

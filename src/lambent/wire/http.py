@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lambent.wire.body import BodyStream
 
 
 @dataclass(slots=True)
@@ -15,6 +19,7 @@ class HttpRequest:
     query: str
     headers: dict[str, str]
     body: bytes
+    stream: BodyStream | None = None  # the body where it is read as it comes; ``body`` is empty then
 
 
 @dataclass(slots=True)

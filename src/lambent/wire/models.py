@@ -25,9 +25,12 @@ from typing import Any
 from lambent.errors import PlatformFault
 
 SERVICES = ("lambda", "lambda-core", "lambda-microvms", "lambda-web", "logs", "sts")
-"""Every service that is spoken, by the name of its folder in botocore."""
+"""The services that are spoken in JSON or queries, by the names of their folders in botocore."""
 
-_LOCATIONS = {"uri", "querystring", "header", "statusCode"}
+XML_SERVICES = ("s3",)
+"""Those that are spoken in rest-xml."""
+
+_LOCATIONS = {"uri", "querystring", "header", "headers", "statusCode"}
 _MESSAGES = ("message", "Message")
 
 
@@ -49,6 +52,7 @@ class Shape:
         "flattened",
         "high",
         "item",
+        "item_name",
         "key",
         "kind",
         "low",
@@ -73,6 +77,7 @@ class Shape:
         self.flattened = bool(raw.get("flattened"))
         self.members: dict[str, Member] = {}
         self.item: Shape | None = None
+        self.item_name = "member"
         self.key: Shape | None = None
         self.value: Shape | None = None
         self.check: Any = None
@@ -81,7 +86,19 @@ class Shape:
 class Member:
     """A named part of a structure. ``wire`` is its name on the wire (lower case for headers), ``path`` its name in validation errors."""
 
-    __slots__ = ("event_payload", "location", "name", "path", "required", "shape", "wire")
+    __slots__ = (
+        "attribute",
+        "event_payload",
+        "flattened",
+        "location",
+        "name",
+        "namespace",
+        "path",
+        "required",
+        "shape",
+        "streaming",
+        "wire",
+    )
 
     def __init__(self, name: str, raw: Mapping[str, Any], shape: Shape, required: bool) -> None:
         self.name = name
@@ -91,6 +108,10 @@ class Member:
         self.wire: str = raw.get("locationName", name)
         self.path = name[:1].lower() + name[1:]
         self.event_payload = bool(raw.get("eventpayload"))
+        self.streaming = bool(raw.get("streaming"))
+        self.flattened = bool(raw.get("flattened")) or shape.flattened
+        self.attribute = bool(raw.get("xmlAttribute"))
+        self.namespace: str = raw.get("xmlNamespace", {}).get("uri", "")
         if self.location is not None and self.location not in _LOCATIONS:
             raise UnknownModel(f"member {name} of a model is bound to {self.location!r}")
 
@@ -125,9 +146,11 @@ class Operation:
         "out_body",
         "out_headers",
         "out_payload",
+        "out_prefixed",
         "out_status",
         "output",
         "payload",
+        "prefixed",
         "protocol",
         "query",
         "result_wrapper",
@@ -159,6 +182,7 @@ class Operation:
         self.uri_members = tuple(each for each in members if each.location == "uri")
         self.query = tuple(each for each in members if each.location == "querystring")
         self.headers = tuple(each for each in members if each.location == "header")
+        self.prefixed = tuple(each for each in members if each.location == "headers")
         self.body = tuple(each for each in members if each.location is None and each is not self.payload)
 
     def _bind_output(self, raw: Mapping[str, Any] | None, shapes: _Shapes) -> None:
@@ -171,6 +195,7 @@ class Operation:
         self.out_headers = tuple(
             (each, shapes.header_name(raw["shape"], each.name)) for each in members if each.location == "header" and raw
         )
+        self.out_prefixed = tuple(each for each in members if each.location == "headers")
         self.out_body = tuple(each for each in members if each.location is None and each is not self.out_payload)
 
     def __repr__(self) -> str:
@@ -189,10 +214,14 @@ class Service:
         self.api_version: str = about["apiVersion"]
         self.target_prefix: str = about.get("targetPrefix", "")
         self.namespace: str = about.get("xmlNamespace", "")
-        if self.protocol not in {"rest-json", "json", "query"}:
+        if self.protocol not in {"rest-json", "rest-xml", "json", "query"}:
             raise UnknownModel(f"{name} speaks {self.protocol!r}")
         shapes = _Shapes(model["shapes"])
         self.operations = {each: Operation(self, raw, shapes) for each, raw in model["operations"].items()}
+        if self.protocol != "rest-xml":
+            for operation in self.operations.values():
+                for member in (*operation.prefixed, *operation.out_prefixed):
+                    raise UnknownModel(f"member {member.name} of a model is bound to 'headers'")
         errors = (ErrorShape(each, raw) for each, raw in model["shapes"].items() if raw.get("exception"))
         self.errors = {each.code: each for each in errors}
 
@@ -218,6 +247,7 @@ class _Shapes:
             shape.members[each] = self._member(each, member, each in required)
         if shape.kind == "list":
             shape.item = self.get(raw["member"]["shape"])
+            shape.item_name = raw["member"].get("locationName", "member")
         elif shape.kind == "map":
             shape.key, shape.value = self.get(raw["key"]["shape"]), self.get(raw["value"]["shape"])
         return shape

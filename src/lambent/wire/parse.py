@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from lambent.wire.http import HttpRequest
 from lambent.wire.models import Member, Operation, Shape
+from lambent.wire.rest_xml import parse_rest_xml
 from lambent.wire.router import form_of
 from lambent.wire.values import FLOATS, INTEGERS, Mistyped, cannot, read_blob, read_text, read_timestamp
 
@@ -29,6 +30,8 @@ _ABSENT: dict[str, Any] = {}
 
 def parse(operation: Operation, request: HttpRequest, path_params: dict[str, str]) -> dict[str, Any]:
     """The parameters of ``request``, unchecked against constraints. Raises ``ClientFault`` (``SerializationException``)."""
+    if operation.protocol == "rest-xml":
+        return parse_rest_xml(operation, request, path_params)
     try:
         if operation.protocol == "rest-json":
             return _parse_rest(operation, request, path_params)

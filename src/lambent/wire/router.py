@@ -21,11 +21,12 @@ from lambent.errors import ClientFault
 from lambent.wire.http import HttpRequest
 from lambent.wire.models import Operation, Service, load_service
 from lambent.wire.patterns import accepts
+from lambent.wire.s3_router import S3Routes, bucket_of_host
 
 LAMBDA_HOST: Final = ("lambda", "lambda-core", "lambda-microvms", "lambda-web")
 """The services that share ``lambda.<region>.amazonaws.com``, in the order in which they are searched (and loaded)."""
 
-SCOPES: Final = {"lambda": "lambda", "logs": "logs", "sts": "sts"}
+SCOPES: Final = {"lambda": "lambda", "logs": "logs", "sts": "sts", "s3": "s3"}
 """SigV4 signing names that are answered."""
 
 _LABEL = re.compile(r"\{(\w+)\+?\}")
@@ -130,6 +131,7 @@ class Router:
 
     def __init__(self) -> None:
         self._tables: list[_RestTable] = [_RestTable(load_service(LAMBDA_HOST[0]))]
+        self._s3: S3Routes | None = None
 
     def route(self, request: HttpRequest, service_scope: str | None) -> tuple[Operation, dict[str, str]]:
         """The operation and its decoded path parameters, by label. ``service_scope`` is the SigV4 signing name, if there is one.
@@ -139,6 +141,10 @@ class Router:
         service = _guess(request) if service_scope is None else SCOPES.get(service_scope)
         if service == "lambda":
             return self._route_path(request)
+        if service == "s3":
+            if self._s3 is None:
+                self._s3 = S3Routes(load_service("s3"))
+            return self._s3.find(request)
         if service is None:
             raise UnknownOperation(f"Lambent does not answer the service {service_scope!r}")
         if service == "sts":
@@ -172,6 +178,8 @@ class Router:
 def _guess(request: HttpRequest) -> str:
     if "x-amz-target" in request.headers:
         return "logs"
+    if bucket_of_host(request.headers.get("host", "")):
+        return "s3"
     bare = request.path in ("", "/")
     if bare and (request.headers.get("content-type", "").startswith(_FORM) or "Action=" in request.query):
         return "sts"

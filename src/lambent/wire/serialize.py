@@ -21,6 +21,7 @@ from lambent.errors import ClientFault, PlatformFault
 from lambent.wire.eventstream import event
 from lambent.wire.http import HttpResponse
 from lambent.wire.models import Member, Operation, Service, Shape, load_service
+from lambent.wire.rest_xml import answer_rest_xml, refuse_rest_xml
 from lambent.wire.values import write_blob, write_text, write_timestamp
 from lambent.wire.xml import answer_xml, fault_xml
 
@@ -48,6 +49,8 @@ _CAPITAL: Final = {"AccessDeniedException", "RequestEntityTooLargeException"}
 
 def serialize(operation: Operation, result: dict[str, Any], request_id: str) -> HttpResponse:
     """The answer of a successful call. Raises ``PlatformFault`` for a result that the model does not allow."""
+    if operation.protocol == "rest-xml":
+        return answer_rest_xml(operation, result, request_id)
     _refuse_strangers(operation.output.members if operation.output else {}, result, operation.name)
     if operation.protocol == "rest-json":
         return _rest(operation, result, request_id)
@@ -201,6 +204,8 @@ def refuse(operation: Operation | None, fault: ClientFault, request_id: str) -> 
     """The answer of a refused call; without an operation, the fault's own ``service`` (if it has one) says in which protocol."""
     name = operation.service if operation is not None else getattr(fault, "service", None)
     service = load_service(name) if name is not None else None
+    if service is not None and service.protocol == "rest-xml":
+        return refuse_rest_xml(fault, request_id, operation is not None and operation.method == "HEAD")
     headers = [(REQUEST_ID, request_id)]
     if service is not None and service.protocol == "query":
         headers.append(_XML)

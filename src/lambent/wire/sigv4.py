@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote_plus
 
 from lambent.errors import ClientFault
+from lambent.wire.body import Unchunker
 from lambent.wire.chunked import CHUNKED, Chain, is_chunked, unchunk
 from lambent.wire.http import HttpRequest
 
@@ -40,7 +41,7 @@ class BadSignature(ClientFault):
 
     def __init__(self, code: str, message: str, service: str | None = None, status: int = 403) -> None:
         super().__init__(code, status, message)
-        self.service = service if service in ("lambda", "logs", "sts") else None
+        self.service = service if service in ("lambda", "logs", "sts", "s3") else None
 
 
 class Signature:
@@ -109,6 +110,11 @@ def verify(request: HttpRequest, signature: Signature, secret: str, now: float) 
     key = signing_key(secret, signature.date, signature.region, signature.service)
     if not _is_signed(canonical_request(request, signature, claimed), signature, key):
         raise _bad(signature, _MISMATCH)
+    if request.stream is not None:
+        signed = CHUNKED.get(claimed, False)
+        chain = Chain(key, signature.timestamp, signature.scope, signature.signature) if signed else None
+        expect_body(request, chain, claimed if _HASH.fullmatch(claimed) else "")
+        return b""
     if _HASH.fullmatch(claimed) and not hmac.compare_digest(claimed, hashlib.sha256(request.body).hexdigest()):
         text = "The provided 'x-amz-content-sha256' header does not match what was computed."
         raise BadSignature("XAmzContentSHA256Mismatch", text, signature.service, 400)
@@ -116,6 +122,14 @@ def verify(request: HttpRequest, signature: Signature, secret: str, now: float) 
         chain = Chain(key, signature.timestamp, signature.scope, signature.signature) if CHUNKED[claimed] else None
         return unchunk(request, chain)
     return unchunk(request) if is_chunked(request) else request.body
+
+
+def expect_body(request: HttpRequest, chain: Chain | None = None, sha256: str = "") -> None:
+    """Have the stream of ``request`` checked and taken out of ``aws-chunked`` as it is read."""
+    if request.stream is not None:
+        stated = request.headers.get("x-amz-content-sha256", "")
+        unchunker = Unchunker(chain, stated.endswith("-PAYLOAD-TRAILER")) if is_chunked(request) else None
+        request.stream.expect(sha256, unchunker)
 
 
 def _is_signed(canonical: str, signature: Signature, key: bytes) -> bool:
@@ -181,6 +195,8 @@ def _claimed_hash(request: HttpRequest, signature: Signature) -> str:
         return stated
     if signature.kind == "query" and signature.service == "s3":
         return UNSIGNED
+    if request.stream is not None:
+        raise BadSignature("InvalidRequest", "Missing required header for this request: x-amz-content-sha256", signature.service, 400)
     return hashlib.sha256(request.body).hexdigest()
 
 

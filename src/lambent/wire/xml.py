@@ -13,7 +13,7 @@ from lambent.wire.models import Operation, Shape
 from lambent.wire.values import write_text
 
 _IMPOSSIBLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
+HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 
 def answer_xml(operation: Operation, result: dict[str, Any], request_id: str) -> bytes:
@@ -23,19 +23,19 @@ def answer_xml(operation: Operation, result: dict[str, Any], request_id: str) ->
     wrapper = operation.result_wrapper
     body = f"<{wrapper}>{inner}</{wrapper}>" if wrapper else inner
     text = (
-        f'{_HEAD}<{name}Response xmlns="{operation.model.namespace}">{body}'
-        f"<ResponseMetadata>{_element('RequestId', request_id)}</ResponseMetadata></{name}Response>"
+        f'{HEAD}<{name}Response xmlns="{operation.model.namespace}">{body}'
+        f"<ResponseMetadata>{element('RequestId', request_id)}</ResponseMetadata></{name}Response>"
     )
     return text.encode()
 
 
 def fault_xml(namespace: str, code: str, message: str, sender: bool, request_id: str) -> bytes:
     """``<ErrorResponse>`` as AWS's query services give it."""
-    error = _element("Type", "Sender" if sender else "Receiver") + _element("Code", code) + _element("Message", message)
-    return f'{_HEAD}<ErrorResponse xmlns="{namespace}"><Error>{error}</Error>{_element("RequestId", request_id)}</ErrorResponse>'.encode()
+    error = element("Type", "Sender" if sender else "Receiver") + element("Code", code) + element("Message", message)
+    return f'{HEAD}<ErrorResponse xmlns="{namespace}"><Error>{error}</Error>{element("RequestId", request_id)}</ErrorResponse>'.encode()
 
 
-def _element(name: str, text: str) -> str:
+def element(name: str, text: str) -> str:
     return f"<{name}>{html.escape(_IMPOSSIBLE.sub(chr(0xFFFD), text), quote=False)}</{name}>"
 
 
@@ -60,4 +60,4 @@ def _value(shape: Shape, name: str, value: Any) -> str:
         key, inner = shape.key, shape.value
         entries = (f"<entry>{_value(key, 'key', each)}{_value(inner, 'value', of)}</entry>" for each, of in value.items())
         return f"<{name}>{''.join(entries)}</{name}>"
-    return _element(name, write_text(shape, value, "iso8601"))
+    return element(name, write_text(shape, value, "iso8601"))
