@@ -132,6 +132,7 @@ class World:
 
     def __init__(self, isolation: str, runtime: str, **settings: Any) -> None:
         self.runtime = runtime
+        self.is_forked = runtime.startswith("python")
         self.is_warm = runtime == "provided.al2" and isolation == "namespaces" and os.geteuid() == 0
         self._folder = tempfile.TemporaryDirectory(prefix="lambent-suite-")
         self.shared = Path(self._folder.name) / "shared"

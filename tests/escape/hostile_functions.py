@@ -24,6 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
 from sandbox_scenarios import World
 
+from lambent.errors import SandboxFault
+from lambent.sandbox.driver import Program
+
 Attack = Callable[[World], Awaitable[None]]
 ATTACKS: dict[str, tuple[Attack, frozenset[str]]] = {}
 
@@ -280,7 +283,7 @@ async def killing_everything(world: World) -> None:
     other = await world.started()
     environment = await world.started()
     code = """
-    for pid in (1, os.getppid() or 1, *range(3, 400), -1):  # -1: all but the caller
+    for pid in {1, os.getppid() or 1, *range(2, 400), -1} - {os.getpid()}:  # -1: all but the caller
         attempt("", os.kill, pid, signal.SIGKILL)  # what the kernel says does not matter: process 1 is not harmed by its own
     """
     await environment.call(PRELUDE + textwrap.dedent(code))
@@ -614,6 +617,62 @@ async def connecting_to_the_host(world: World) -> None:
             server.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 raise AssertionError(f"somebody came to {server.accept()}")
+
+
+# -- what stands beside the function -------------------------------------------------------------------------------------------------
+
+
+@attack()
+async def an_extension_before_the_runtime(world: World) -> None:
+    """While the runtime process waits, what it is made of must be out of reach for the extensions of the same function."""
+    probe = """#!/bin/bash
+for pid in $(ls /proc | grep -E '^[0-9]+$'); do
+  [ "$pid" = $$ ] && continue
+  for file in mem environ maps fd/3 root/etc/shadow cwd/x; do
+    (exec 4< /proc/$pid/$file) 2> /dev/null && [ "$(readlink /proc/$pid/exe)" ] && echo "read $file of $(tr '\\0' ' ' < /proc/$pid/cmdline)"
+  done
+  grep -qE '^CapEff:.*[1-9a-f]' /proc/$pid/status 2> /dev/null && echo "privileged $pid"
+done
+echo done
+sleep 1000
+"""
+    folder = Path(world.function())
+    (folder / "extensions").mkdir()
+    (folder / "extensions" / "probe").write_text(probe)
+    (folder / "extensions" / "probe").chmod(0o755)
+    environment = await world.start(opt_dir=str(folder), extensions=("/opt/extensions/probe",), hold=True)
+    said = ""
+    while "done" not in said:
+        with contextlib.suppress(BlockingIOError):
+            said += os.read(environment.sandbox.extension_logs, 65_536).decode()
+        await asyncio.sleep(0.01)  # another process works; its pipe is not ours to wait at
+    assert "privileged" not in said, said
+    assert "launcher" not in said, said  # forks of it that have not executed their program yet
+    if not world.is_forked and not world.is_warm:
+        assert "read mem" not in said, said
+    environment.sandbox.release()
+    await environment.ready()
+
+
+@attack("root")
+async def links_in_an_image(world: World) -> None:
+    """Layers are strangers' folders: a link in one leads nowhere but into the image."""
+    layer = world.root / uuid.uuid4().hex
+    (layer / "bin").mkdir(parents=True)
+    for name in ("etc", "proc", "dev", "tmp", "mnt", "var"):
+        (layer / name).symlink_to("/usr")
+    (layer / "bin" / "escape").symlink_to("../../../../../../bin/bash")
+    (layer / "lib").symlink_to("/proc/1/root/lib")
+    for argv in (("/bin/escape",), ("/../../../bin/bash", "-c", "exit 0"), ("/proc/1/root/bin/bash", "-c", "exit 0")):
+        environment = await world.start(runtime="", program=Program(argv, "/"), image_layers=(str(layer),))
+        assert (await environment.sandbox.exited).code in (126, 127), argv
+    outside = world.root / uuid.uuid4().hex
+    outside.symlink_to("/usr")
+    try:
+        await world.start(runtime="", program=Program(("/bin/bash",), "/"), image_layers=(str(outside),))
+    except SandboxFault:
+        return
+    raise AssertionError("a layer outside the code directory was mounted")
 
 
 def own_addresses() -> list[str]:

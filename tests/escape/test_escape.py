@@ -27,12 +27,14 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAMBENT_ESCAPE_SECRET", hostile.SECRET)
 
 
+@pytest.mark.parametrize("runtime", [RUNTIME, "provided.al2023", "provided.al2"], ids=["forked", "executed", "warm"])
 @pytest.mark.parametrize("name", list(hostile.ATTACKS))
-def test_attack(name: str) -> None:
+def test_attack(name: str, runtime: str) -> None:
+    """From an interpreter that was forked from a zygote, from a program, and from one that was started ahead."""
     function, needs = hostile.ATTACKS[name]
 
     async def live() -> None:
-        async with World("namespaces", RUNTIME) as world:
+        async with World("namespaces", runtime) as world:
             if os.geteuid() != 0 and needs:
                 pytest.skip(f"without root there is nothing to hold against it ({', '.join(sorted(needs))})")
             if "limits" in needs and world.driver.report.facts["cgroups"] == "none":
