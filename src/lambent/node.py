@@ -31,6 +31,7 @@ from lambent.api.app import App
 from lambent.api.doors import Doors
 from lambent.api.http_server import HttpServer
 from lambent.api.pages import Pages
+from lambent.arn import parse_function
 from lambent.clock import Clock, SystemClock
 from lambent.control.account import Account
 from lambent.control.code import CodeStore
@@ -46,12 +47,13 @@ from lambent.control.layer_merge import extensions_in
 from lambent.control.layer_table import LayerTable
 from lambent.control.layers import Layers
 from lambent.control.tags import Tags
-from lambent.errors import LambentError
+from lambent.errors import LambentError, invalid_parameter
 from lambent.function_version import FunctionVersion
 from lambent.iam.credentials import Authenticator
 from lambent.images.sources import Sources
 from lambent.images.store import ImageStore
 from lambent.invoke.admission import LocalAssigner
+from lambent.invoke.debug_ports import DebugPorts
 from lambent.invoke.fittings import EnvironmentInfo
 from lambent.invoke.frontdoor import FrontDoor
 from lambent.invoke.pools import Pools
@@ -78,6 +80,7 @@ log = logging.getLogger("lambent.node")
 
 STOP_SECONDS = 10.0
 PURGE_SECONDS = 3600.0
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Announce = Callable[[Settings, IsolationReport], None]
 
@@ -135,8 +138,11 @@ class Node:
         self._build_data_plane()
         await self._build_control_plane()
         self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
+        self.debug_ports = DebugPorts(self.pools.newest, self.clock)
+        self._closers.push_async_callback(self.debug_ports.close)
         settings = self.settings
-        pages = Pages(self._health, self._environments, self._tell, self.code.download)
+        own = settings.auth == "any" and settings.host in _LOOPBACK
+        pages = Pages(self._health, self._environments, self._tell, self.code.download, self._debug if own else None)
         host = f"{settings.host}:{settings.port}"
         self.http.handle = App(Gateway(), Authenticator(settings, self.clock), methods(self._services()), pages, host).handle
         await self.http.listen(sock)
@@ -243,6 +249,12 @@ class Node:
         return self.pools.uses_code(sha256)
 
     # -------------------------------------------------------------------------------------------------------------- pages
+
+    async def _debug(self, name: str, inside: int, port: int) -> int:
+        arn = parse_function(name, self.settings.region, self.settings.account)
+        if arn is None:
+            raise invalid_parameter(f"{name} is no name of a function.")
+        return await self.debug_ports.open(arn.unqualified, inside, port)
 
     def _health(self) -> dict[str, Any]:
         report = self.driver.report

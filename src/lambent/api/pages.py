@@ -5,6 +5,7 @@
 | GET /_lambent/health | 200 once the node can serve: status, version, data dir, isolation and why |
 | GET /_lambent/environments | every execution environment and its state |
 | GET /_lambent/story/ID | what happened to an environment, an invocation or a function, and what caused it |
+| POST /_lambent/debug/NAME?inside=PORT&port=PORT | 200 and the port here that leads into the function's newest environment |
 | GET /_lambent/code/SHA256?expires=…&token=… | a function's zip, under a URL that GetFunction gave (``Code.Location``) |
 """
 
@@ -32,17 +33,21 @@ class Pages:
         environments: Callable[[], list[dict[str, Any]]],
         story: Callable[[str], list[dict[str, Any]]],
         code: Callable[[str, str, str], Awaitable[bytes | None]],
+        debug: Callable[[str, int, int], Awaitable[int]] | None = None,
     ) -> None:
         self._health = health
         self._environments = environments
         self._story = story
         self._code = code
+        self._debug = debug
 
     async def serve(self, request: HttpRequest) -> HttpResponse:
         """Answer a request whose path starts with ``/_lambent/``. Raises ``ClientFault``."""
+        page, _, rest = unquote(request.path.removeprefix("/_lambent/")).partition("/")
+        if page == "debug" and rest and request.method == "POST":
+            return await self._open_debug_port(rest, request)
         if request.method not in ("GET", "HEAD"):
             raise ClientFault("MethodNotAllowedException", 405, "Lambent's own pages are read with GET.")
-        page, _, rest = unquote(request.path.removeprefix("/_lambent/")).partition("/")
         if page == "health" and not rest:
             return _json(self._health())
         if page == "environments" and not rest:
@@ -62,6 +67,16 @@ class Pages:
         if content is None:
             raise ClientFault("AccessDeniedException", 403, "The URL is wrong or has expired.")
         return HttpResponse(200, [("content-type", "application/zip")], content)
+
+    async def _open_debug_port(self, name: str, request: HttpRequest) -> HttpResponse:
+        """Only on a server for its own machine's user, and not for a web page that a browser there has open: those cannot set headers."""
+        if self._debug is None or "x-lambent-debug" not in request.headers:
+            raise ClientFault("AccessDeniedException", 403, 'Functions are debugged only on a server on 127.0.0.1 with auth = "any".')
+        query = parse_qs(request.query)
+        numbers = [query.get(key, ["0"])[0] for key in ("inside", "port")]
+        if not all(number.isascii() and number.isdigit() and int(number) < 65_536 for number in numbers) or not int(numbers[0]):
+            raise ClientFault("InvalidParameterValueException", 400, "inside and port must be ports.")
+        return _json({"port": await self._debug(name, int(numbers[0]), int(numbers[1]))})
 
 
 def _json(document: dict[str, Any]) -> HttpResponse:

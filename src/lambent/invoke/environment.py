@@ -73,6 +73,7 @@ from lambent.sandbox.driver import Sandbox, SandboxExit, SandboxSpec
 
 FLUSH_AFTER = 0.1
 EXIT_GRACE = 1.0  # between a closed channel and the news that the process has ended
+HELD = 0.1  # between two looks at the clock while a debugger holds it
 MAX_DELIVERIES = 3
 
 
@@ -101,6 +102,7 @@ class Environment:
         "_extension_pump",
         "_fittings",
         "_grace",
+        "_held",
         "_init_timer",
         "_inside",
         "_job",
@@ -151,6 +153,7 @@ class Environment:
         self._start_due = 0.0
         self._alarm: Timer | None = None
         self._alarm_due = math.inf
+        self._held = 0  # by so many debuggers
         self._init_timer: Timer | None = None
         self._grace: Timer | None = None
         self._owed: Report | None = None
@@ -194,13 +197,25 @@ class Environment:
 
     def freeze(self) -> None:
         """Idle for long: stop the world inside until the next job."""
-        self._feed(IdleLong())
+        if not self._held:
+            self._feed(IdleLong())
 
     def kill(self, reason: str) -> None:
         """End it, whatever it does."""
         self._write_owed()
         self._pump.drain()
         self._feed(Kill(reason, self._clock.monotonic()))
+
+    def hold(self) -> Sandbox | None:
+        """For a debugger: until ``release`` no deadline ends anything here and nothing freezes. Gives the sandbox, if there is one."""
+        self._held += 1
+        return self._sandbox
+
+    def release(self) -> None:
+        """A debugger has left. After the last one, what runs gets its whole timeout anew."""
+        self._held -= 1
+        if not self._held:
+            self._deadline = self._clock.monotonic() + self._machine.timeout_s
 
     def info(self) -> EnvironmentInfo:
         self._look_at_memory()
@@ -273,8 +288,8 @@ class Environment:
             self._feed(Exited(how, at))
 
     def _on_init_timeout(self) -> None:
-        self._init_timer = None
-        if self._machine.state in _INIT_PHASE:
+        self._init_timer = self._clock.call_later(HELD, self._on_init_timeout) if self._held else None
+        if self._machine.state in _INIT_PHASE and not self._held:
             self._pump.drain()
             self._feed(InitDeadlinePassed(self._clock.monotonic()))
 
@@ -283,7 +298,7 @@ class Environment:
         if self._job is None:
             return
         now = self._clock.monotonic()
-        if now >= self._deadline:
+        if now >= self._deadline and not self._held:
             self._pump.drain()
             self._feed(DeadlinePassed(now))
             return
@@ -297,7 +312,7 @@ class Environment:
             self._alarm.cancel()
         due = min(due, self._deadline)
         self._alarm_due = due
-        self._alarm = self._clock.call_later(max(due - now, 0.001), self._on_alarm)
+        self._alarm = self._clock.call_later(max(due - now, HELD if self._held else 0.001), self._on_alarm)
 
     def _feed(self, event: Event) -> None:
         for instruction in self._machine.handle(event):

@@ -84,6 +84,10 @@ class Pool:
     def environments(self) -> list[EnvironmentInfo]:
         return [environment.info() for environment in self._environments.values()]
 
+    def newest(self) -> Environment | None:
+        """The environment that was started last."""
+        return next(reversed(self._environments.values()), None)
+
     # ------------------------------------------------------------------------------------------ what environments tell us
 
     def free(self, environment: Environment, at: float) -> None:

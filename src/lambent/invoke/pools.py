@@ -17,9 +17,11 @@ import re
 from collections.abc import Coroutine
 from typing import Any
 
+from lambent.arn import LATEST, FunctionArn
 from lambent.clock import Clock, Timer
 from lambent.errors import PlatformFault
 from lambent.function_version import FunctionVersion
+from lambent.invoke.environment import Environment
 from lambent.invoke.fittings import EnvironmentInfo, Fittings, OpenApi, RuntimeVersionOf, SpecFor, StoryRecorder
 from lambent.invoke.job import Job
 from lambent.invoke.pool import Pool
@@ -90,6 +92,13 @@ class Pools:
     def environments(self) -> list[EnvironmentInfo]:
         """Every environment there is, for ``lambent ps``."""
         return [info for pool in (*self._pools.values(), *self._leaving) for info in pool.environments()]
+
+    def newest(self, function: FunctionArn) -> Environment | None:
+        """The newest environment of a function's ``$LATEST``."""
+        for pool in reversed(self._pools.values()):
+            if pool.version.arn == function and pool.version.version == LATEST and (newest := pool.newest()) is not None:
+                return newest
+        return None
 
     def uses_code(self, sha256: str) -> bool:
         """Whether an environment may still run from that code, or with layers merged under that name."""
