@@ -25,6 +25,7 @@ from lambent.runtimes.plan import RuntimePlan
 HEAP_PERCENT = 85.0
 SMALL_HEAP_PERCENT = 56.0  # of 128 MB, up to where this share of the memory is 125 MB
 FLAGS = "lambent.flags"
+_WARM_FROM = 17  # where a machine that was started ahead can take over a function's environment variables
 
 _making = threading.Lock()
 
@@ -83,7 +84,7 @@ def _prepared(runtime: str, machine: Machine, others: Sequence[Machine]) -> Runt
         runtime_dir=tuple(entries),
         files=((FLAGS, _flags(machine, archive is not None).encode()),),
         argv=(*command, java_client.JAR_FROM_TASK),
-        warm=(*command, java_client.JAR_FROM_TASK, "--warm"),
+        warm=(*command, java_client.JAR_FROM_TASK, "--warm") if machine.major >= _WARM_FROM else (),
         wrapped=(*command, f"/var/runtime/{java_client.JAR}"),  # whatever folder the wrapper has gone to
         environment={"LC_ALL": "C.UTF-8"},  # names of files are UTF-8; the en_US of LANG is not installed everywhere
     )

@@ -8,8 +8,7 @@ import java.util.Map;
  * The environment variables as the function sees them.
  *
  * <p>Java reads them once. A virtual machine that was started before it had a function must show that function's, so the map behind
- * {@code System.getenv} is filled anew; processes that the function starts get the same. The manifest opens {@code java.lang} and
- * {@code java.util} for it.
+ * {@code System.getenv} is filled anew. The manifest opens {@code java.lang} and {@code java.util} for it.
  */
 final class Environment {
     private Environment() {

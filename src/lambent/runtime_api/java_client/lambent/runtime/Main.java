@@ -56,6 +56,7 @@ public final class Main {
         }
         if (mode.equals("--warm")) {
             Rehearsal.run();
+            ProcessVariables.check();
             handler = assignment();
         }
         new Main(new Channel(CHANNEL), out).run(handler);
@@ -86,6 +87,7 @@ public final class Main {
             variables.put((String) entry.getKey(), (String) entry.getValue());
         }
         Environment.replace(variables);
+        ProcessVariables.replace(variables);
         String zone = variables.get("TZ");
         if (zone != null && !zone.equals(":UTC")) {
             TimeZone.setDefault(TimeZone.getTimeZone(zone.startsWith(":") ? zone.substring(1) : zone));
