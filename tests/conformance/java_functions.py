@@ -18,7 +18,8 @@ public class Maps implements RequestHandler<Map<String, Object>, Object> {
             case "types": return types(event.get("value"));
             case "nothing": return null;
             case "describe": return describe(context);
-            case "fail": throw new IllegalStateException((String) event.get("message"), new RuntimeException("inner", new Error("innermost")));
+            case "fail":
+                throw new IllegalStateException((String) event.get("message"), new RuntimeException("inner", new Error("innermost")));
             case "silent": throw new UnsupportedOperationException();
             case "exit": System.exit((Integer) event.get("code")); return null;
             case "halt": Runtime.getRuntime().halt((Integer) event.get("code")); return null;
@@ -27,7 +28,8 @@ public class Maps implements RequestHandler<Map<String, Object>, Object> {
             case "large": return new String(new char[(Integer) event.get("size")]).replace('\\0', 'x');
             case "cycle": List<Object> list = new ArrayList<>(); list.add(list); return list;
             case "special": return Arrays.asList(Double.NaN, 1.0f, 1e300, 'c', new StringBuilder("b"), Thread.State.NEW,
-                Optional.of(1), Optional.empty(), new byte[] {1, 2, 3}, new Date(5), new int[] {1, 2}, UUID.fromString("00000000-0000-0000-0000-000000000001"));
+                Optional.of(1), Optional.empty(), new byte[] {1, 2, 3}, new Date(5), new int[] {1, 2},
+                UUID.fromString("00000000-0000-0000-0000-000000000001"));
             case "calls": return calls;
             case "interrupt": Thread.currentThread().interrupt(); return Thread.currentThread().isInterrupted();
             case "interrupted": return Thread.currentThread().isInterrupted();
@@ -35,7 +37,9 @@ public class Maps implements RequestHandler<Map<String, Object>, Object> {
             case "child": return child((String) event.get("name"));
             case "zone": return TimeZone.getDefault().getID() + " " + Locale.getDefault() + " " + java.nio.charset.Charset.defaultCharset();
             case "loader": return Thread.currentThread().getContextClassLoader() == Maps.class.getClassLoader();
-            case "class": try { return Class.forName((String) event.get("name")).getField("FROM").get(null); } catch (Exception e) { return e.toString(); }
+            case "class":
+                try { return Class.forName((String) event.get("name")).getField("FROM").get(null); }
+                catch (Exception e) { return e.toString(); }
             case "print": System.out.print("out "); System.out.println("line \\u00e9"); System.err.println("err"); return null;
             case "log": log(context.getLogger()); return null;
             case "globally": LambdaRuntime.getLogger().log("global"); return null;
@@ -229,7 +233,9 @@ public class Forms {
     public String three(String a, String b, Context context) { return a; }
     private String hidden(String a) { return a; }
     public String fails(String a) { throw new IllegalArgumentException(a); }
-    private static void copy(InputStream in, OutputStream out) throws IOException { for (int each; (each = in.read()) >= 0;) out.write(each); }
+    private static void copy(InputStream in, OutputStream out) throws IOException {
+        for (int each; (each = in.read()) >= 0;) out.write(each);
+    }
     public static class Nested implements RequestHandler<String, String> {
         public String handleRequest(String input, Context context) { return "nested " + input; }
     }
