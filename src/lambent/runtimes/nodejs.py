@@ -22,7 +22,11 @@ from lambent.runtimes.search import NODE, candidates
 
 CLIENT = Path(__file__).resolve().parent.parent / "runtime_api" / "node_client"
 CLIENT_NAME = "lambent_node_client"
+RUNTIME_DIR = "/var/runtime"
 OPTIONS = ("--expose-gc", "--max-http-header-size=81920")  # as AWS starts it
+
+# ES modules do not look into NODE_PATH, but into the node_modules of every folder above them: so the layers' and the runtime's are there.
+LINKS = (("var/node_modules", "/opt/nodejs/node_modules"), ("node_modules", f"{RUNTIME_DIR}/node_modules"))
 
 _QUESTION = "JSON.stringify({node: process.versions.node, release: process.release.name, arch: process.arch})"
 _DEADLINE_S = 10.0
@@ -73,8 +77,9 @@ def find(runtime: str, configured: Sequence[str], environ: Mapping[str, str]) ->
         transport="frames",
         prefix=node.prefix,
         runtime_dir=((CLIENT_NAME, str(CLIENT)), *((("node_modules", str(modules)),) if modules else ())),
-        argv=(node.inner_executable, *OPTIONS, "--max-old-space-size={memory_mb}", f"/var/runtime/{CLIENT_NAME}/index.cjs"),
-        warm=(node.inner_executable, *OPTIONS, f"/var/runtime/{CLIENT_NAME}/index.cjs", "--warm"),
+        argv=(node.inner_executable, *OPTIONS, "--max-old-space-size={memory_mb}", f"{RUNTIME_DIR}/{CLIENT_NAME}/index.cjs"),
+        warm=(node.inner_executable, *OPTIONS, f"{RUNTIME_DIR}/{CLIENT_NAME}/index.cjs", "--warm"),
+        links=LINKS,
         environment={"NODE_PATH": node_path(major), **_switched_off(node.version)},
     )
 
@@ -92,7 +97,7 @@ def _switched_off(version: tuple[int, int, int]) -> dict[str, str]:
     return {"NODE_OPTIONS": " ".join(options)} if options else {}
 
 
-def node_path(major: int, task: str = "/var/task", runtime_dir: str = "/var/runtime") -> str:
+def node_path(major: int, task: str = "/var/task", runtime_dir: str = RUNTIME_DIR) -> str:
     """Where ``require`` looks besides the folders above a module (contract 03 §5)."""
     folders = (f"/opt/nodejs/node{major}/node_modules", "/opt/nodejs/node_modules", f"{runtime_dir}/node_modules", runtime_dir, task)
     return ":".join(folders)
@@ -103,9 +108,14 @@ def sdk_folder(runtime: str, configured: Sequence[str] = ()) -> Path | None:
     for folder in (*map(Path, configured), default_folder()):
         for candidate in (folder, folder / runtime, folder / "nodejs"):
             modules = candidate if candidate.name == "node_modules" else candidate / "node_modules"
-            if candidate.name in (runtime, "nodejs", "node_modules") and modules.is_dir():
+            if candidate.name in (runtime, "nodejs", "node_modules") and modules.is_dir() and _brings_modules(modules):
                 return modules.resolve()
     return None
+
+
+def _brings_modules(modules: Path) -> bool:
+    """Whether there is more in it than a Node.js that npm has installed."""
+    return any(not (name.startswith((".", "node-")) or name == "node") for name in os.listdir(modules))
 
 
 def has_sdk(plan: RuntimePlan) -> bool:

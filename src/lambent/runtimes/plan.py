@@ -26,6 +26,7 @@ class RuntimePlan:
     prefix: str = ""  # host folder seen as /var/lang; "" for none, "/usr" where it lives in the system itself
     runtime_dir: tuple[tuple[str, str], ...] = ()  # (name below /var/runtime, host path), bound read-only
     files: tuple[tuple[str, bytes], ...] = ()  # (name below /var/runtime, content), written when the root is made
+    links: tuple[tuple[str, str], ...] = ()  # (name below the root, target inside), made where the driver has a root of its own
     argv: tuple[str, ...] = ()  # inside; empty: forked from a Python zygote. See ``command``
     warm: tuple[str, ...] = ()  # ``{memory_mb}`` in it: such a process can serve functions of one size only
     wrapped: tuple[str, ...] = ()  # what AWS_LAMBDA_EXEC_WRAPPER is given, where that is something else than ``argv`` (Python, Java)

@@ -91,6 +91,7 @@ def _carrier_order(plan: RuntimePlan) -> Order:
         "version": [],
         "packages": [list(entry) for entry in plan.runtime_dir],
         "files": [(name, base64.b64encode(content).decode()) for name, content in plan.files],
+        "links": [list(link) for link in plan.links],
         "warm": list(plan.warm),
         "warm_env": warm_environment(plan) if plan.warm else {},
     }

@@ -47,6 +47,7 @@ def root_plan(launcher: Launcher, order: dict[str, Any]) -> rootfs.RootPlan:
         first_uid=launcher.first_uid,
         resolv_conf=launcher.resolv_conf,
         rootless=launcher.rootless,
+        links=tuple((name, target) for name, target in order.get("links", ())),
     )
 
 

@@ -40,6 +40,7 @@ class RootPlan:
     first_uid: int  # of the user ids that sandboxes get, for /etc/passwd
     resolv_conf: str
     rootless: bool
+    links: tuple[tuple[str, str], ...] = ()  # (name below the root, target)
 
     @property
     def is_system(self) -> bool:
@@ -65,7 +66,7 @@ def enter(plan: RootPlan) -> None:
     os.umask(0o022)
     for name in _DIRECTORIES:
         os.makedirs(name, exist_ok=True)
-    for name, target in links.items():
+    for name, target in (*links.items(), *plan.links):
         os.symlink(target, name)
     for name, content in {**etc, **{"var/runtime/" + name: content for name, content in plan.files}}.items():
         os.makedirs(os.path.dirname(name), exist_ok=True)

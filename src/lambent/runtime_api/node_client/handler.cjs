@@ -2,6 +2,9 @@
 //
 // The file is looked for without an extension, then as .js, .mjs and .cjs (and, where Node.js strips types, .ts, .mts and .cts); last, the
 // name is resolved as `require` would. A .js is a CommonJS module unless the nearest package.json says "type": "module".
+//
+// Packages of layers and of the runtime are found by `require` through NODE_PATH, and by `import` since links in the folders above the
+// function lead to them (runtimes/nodejs.py); the folder of a layer that is for one version only needs a hook.
 
 'use strict';
 
@@ -22,6 +25,7 @@ const NO_CALLBACKS =
 // {code, isAsync, streams, highWaterMark, takesCallback} of the handler that `name` names below `root`.
 async function loadHandler(root, name, runtimeDir) {
   offerGlobals();
+  hookVersionedLayers();
   if (name.includes('..')) {
     throw new errors.MalformedHandlerName(
       `'${name}' is not a valid handler name. Use absolute paths when specifying root directories in handler names.`,
@@ -114,6 +118,23 @@ function describe(code) {
   if (MAJOR >= 24 && code.length >= 3 && !streams) throw new errors.CallbackHandlerDeprecated(NO_CALLBACKS);
   const isAsync = Boolean(code.constructor && code.constructor.name === 'AsyncFunction');
   return { code, isAsync, streams, highWaterMark: Number.isNaN(mark) ? undefined : mark, hasCallbacks: MAJOR < 24 };
+}
+
+function hookVersionedLayers() {
+  const folder = `/opt/nodejs/node${MAJOR}`;
+  const { registerHooks } = require('module');
+  if (!registerHooks || !fs.existsSync(folder + '/node_modules')) return;
+  const parentURL = pathToFileURL(folder + '/index.mjs').href;
+  registerHooks({
+    resolve(specifier, context, next) {
+      try {
+        return next(specifier, context);
+      } catch (error) {
+        if (error.code !== 'ERR_MODULE_NOT_FOUND' || !/^[@\w][^:]*$/.test(specifier)) throw error;
+        return next(specifier, { ...context, parentURL });
+      }
+    },
+  });
 }
 
 // The global `awslambda`, which function authors need no package for.
