@@ -26,6 +26,7 @@ import typer
 
 from lambent.cli import deploy, logs
 from lambent.cli.api import DEFAULT_ENDPOINT, EndpointOption, client, plain_errors
+from lambent.cli.dev_debug import debugging
 from lambent.cli.dev_server import server_at
 from lambent.cli.dev_snapshot import Snapshot
 from lambent.cli.dev_watch import watching
@@ -49,6 +50,8 @@ def dev(
     timeout: Annotated[int | None, typer.Option(help="In seconds. [default: 3]")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="Set an environment variable; may be repeated.")] = None,
     follow: Annotated[bool, typer.Option("--logs/--no-logs", help="Show what the function prints.")] = True,
+    debug: Annotated[bool, typer.Option("--debug", help="Let a debugger attach at any time (Python, Node.js).")] = False,
+    debug_port: Annotated[int | None, typer.Option(help="Where, on this machine. [default: 5678 for Python, 9229 for Node.js]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Of the server that is started where none runs.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings of the server that is started where none runs.")] = None,
     endpoint: EndpointOption = DEFAULT_ENDPOINT,
@@ -63,10 +66,11 @@ def dev(
     with server_at(endpoint, data_dir, config), watching(folder, clock) as moments:
         session = Session(folder, name or deploy.name_of(folder), endpoint, clock)
         session.begin(given, deploy.variables(env))
+        attachable = debugging(session.api, endpoint, session.name, debug_port, folder) if debug else contextlib.nullcontext()
         if follow:
             threading.Thread(target=_follow, args=(session.name, endpoint, clock, clock.now()), daemon=True).start()
-        remark(f"Watching {folder}. Try: lambent invoke {session.name}    Ctrl-C stops.")
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt), attachable:
+            remark(f"Watching {folder}. Try: lambent invoke {session.name}    Ctrl-C stops.")
             while True:
                 session.reload(moments.get())
 
@@ -80,19 +84,19 @@ class Session:
         self._folder = folder
         self._endpoint = endpoint
         self._snapshot = Snapshot(folder, clock)
-        self._api = client("lambda", endpoint)
+        self.api = client("lambda", endpoint)
         self._live = ""
 
     def begin(self, given: dict[str, Any], variables: dict[str, str]) -> None:
         """Create the function, or bring it up to date. Raises ``Trouble``."""
         code, _ = self._snapshot.take()
         with plain_errors(self._endpoint):
-            before = deploy.current(self._api, self.name)
+            before = deploy.current(self.api, self.name)
             if before is None:
-                outcome = deploy.create(self._api, self.name, self._folder, code, given, variables)
+                outcome = deploy.create(self.api, self.name, self._folder, code, given, variables)
             else:
-                outcome = deploy.update(self._api, self.name, before, code, given, variables)
-            configuration = self._api.get_function_configuration(FunctionName=self.name)
+                outcome = deploy.update(self.api, self.name, before, code, given, variables)
+            configuration = self.api.get_function_configuration(FunctionName=self.name)
         self._live = configuration["CodeSha256"]
         remark(f"{outcome} {self.name}: {configuration['Runtime']}, {configuration['Handler']}, {_short(self._live)}")
 
@@ -131,17 +135,17 @@ class Session:
 
     def _deploy(self, code: bytes) -> None:
         deadline = self._clock.monotonic() + _PATIENCE_S
-        conflict = self._api.exceptions.ResourceConflictException
+        conflict = self.api.exceptions.ResourceConflictException
         while True:
             try:
-                self._api.update_function_code(FunctionName=self.name, ZipFile=code)
+                self.api.update_function_code(FunctionName=self.name, ZipFile=code)
                 break
             except conflict:  # somebody else's update is under way
                 if self._clock.monotonic() > deadline:
                     raise
                 _PAUSE.wait(_POLL_S)
         while True:
-            state = self._api.get_function_configuration(FunctionName=self.name)
+            state = self.api.get_function_configuration(FunctionName=self.name)
             if state["LastUpdateStatus"] == "Successful":
                 return
             if state["LastUpdateStatus"] == "Failed" or self._clock.monotonic() > deadline:
