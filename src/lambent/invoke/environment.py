@@ -376,17 +376,20 @@ class Environment:
         if sandbox is None:
             return
         self.memory_peak = max(self.memory_peak, sandbox.memory_peak())
-        if channel is not None:
-            channel.close()
-        elif inside is None or not inside.over_http:  # adopting it failed halfway
-            sandbox.channel.close()
         if inside is not None:
             inside.leave()
-        # Where there are extensions they have something to say yet, and it is still read.
-        logs = self._pump.detach() if inside is None or inside.api is None else -1
-        self._killing = self._fittings.spawn(self._bury(sandbox, inside, logs, instruction.reason))
+        if inside is not None and inside.api is not None:
+            # Somebody may have something to say yet, and it is read; to the runtime a closed channel would be the end already.
+            logs = -1
+            if channel is not None:
+                channel.pause()
+        else:
+            logs = self._pump.detach()
+            if channel is not None:
+                channel.close()
+        self._killing = self._fittings.spawn(self._bury(sandbox, channel, inside, logs, instruction.reason))
 
-    async def _bury(self, sandbox: Sandbox, inside: Inside | None, logs: int, reason: str) -> None:
+    async def _bury(self, sandbox: Sandbox, channel: Channel | None, inside: Inside | None, logs: int, reason: str) -> None:
         try:
             if inside is not None:
                 await inside.shut_down(reason)
@@ -398,8 +401,9 @@ class Environment:
             if self._extension_pump is not None:
                 self._extension_pump.last_words(self._extension_pump.detach())
                 self._extension_pump = None
-            if sandbox.channel.fileno() >= 0:
-                sandbox.channel.close()
+            if channel is not None:
+                channel.close()
+            sandbox.channel.close()  # which is the channel's, unless the runtime talks HTTP or adopting it failed halfway
 
     def _cancel_timers(self) -> None:
         for timer in (self._alarm, self._init_timer, self._grace):

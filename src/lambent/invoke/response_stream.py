@@ -2,9 +2,9 @@
 
     function ──▶ channel ──▶ environment ──push──▶ InvocationStream ──async for──▶ caller
 
-Nothing is stored beyond what keeps both ends busy. Two things make the stream *block*, which stops the reading of the channel, so that the
-function's own writes wait (contract 02 §3): more than ``HIGH`` bytes that the caller has not taken, and, after the first ``burst`` bytes,
-more than ``rate`` bytes a second. What arrives while the caller is away comes out in one piece.
+Nothing is stored beyond what keeps both ends busy: more than ``HIGH`` bytes that the caller has not taken make the stream *block*, which
+stops the reading of the channel, so that the function's own writes wait (contract 02 §3). After the first ``burst`` bytes the caller is
+given no more than ``rate`` bytes a second, the end among them. What arrives while the caller is away comes out in one piece.
 
 A caller that leaves (``abandon``) ends nothing: the function runs on, unthrottled, and what it says is dropped.
 
@@ -90,17 +90,10 @@ class InvocationStream:
         self._pieces.append(data)
         self._held += len(data)
         self._wake()
-        if self._pace.rate:
-            self._budget -= len(data)
-            if self._budget < 0:
-                self._refill()
         self._settle()
 
     def close(self) -> None:
         """No further piece will come, and nothing is to be braked any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         flow, self._flow = self._flow, None
         if self._blocked and flow is not None:
             self._blocked = False
@@ -120,19 +113,19 @@ class InvocationStream:
 
     async def __anext__(self) -> bytes:
         """All that is there, else what comes next. Raises ``PlatformFault`` where the platform failed halfway."""
-        while not self._pieces:
-            if self._answer.done():
+        while not self._pieces or self._timer is not None:
+            if self._timer is None and self._answer.done():
                 self._answer.result()
                 raise StopAsyncIteration
             await self._wait()
-        if self._opened and len(self._pieces) > 1:
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-        else:
-            data = self._pieces.popleft()
+        data = self._take()
         self._held -= len(data)
         if self._blocked:
             self._settle()
+        if self._pace.rate:
+            self._budget -= len(data)
+            if self._budget < 0:
+                self._refill()
         return data
 
     @property
@@ -160,6 +153,21 @@ class InvocationStream:
                 self._pieces.extend(body[start : start + PIECE] for start in range(0, len(body), PIECE))
         self._wake()
 
+    def _take(self) -> bytes:
+        """Everything that is there; where the pace counts, no more than an eighth of a second's worth."""
+        pieces = self._pieces
+        if len(pieces) > 1 and self._opened:
+            data = b"".join(pieces)
+            pieces.clear()
+        else:
+            data = pieces.popleft()
+        if self._pace.rate and len(data) > self._budget:
+            most = max(int(self._budget), self._pace.rate // 8, 1)
+            if len(data) > most:
+                pieces.appendleft(data[most:])
+                data = data[:most]
+        return data
+
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -182,12 +190,12 @@ class InvocationStream:
     def _paid(self) -> None:
         self._timer = None
         self._refill()
-        self._settle()
+        self._wake()
 
     def _settle(self) -> None:
         """Block or go on, as things stand."""
         self._full = self._held > (LOW if self._full else HIGH)
-        blocked = (self._full or self._timer is not None) and not self._abandoned
+        blocked = self._full and not self._abandoned
         if blocked != self._blocked and self._flow is not None:
             self._blocked = blocked
             self._flow(blocked)
