@@ -95,6 +95,7 @@ def _options(machine: Machine) -> list[str]:
         f"-XX:Flags=/var/runtime/{FLAGS}",
         "-XX:MaxRAM={memory_mb}m",
         "-Dsun.net.inetaddr.negative.ttl=1",
+        "-Dlambent.layers=/opt/java",
     ]
     if machine.major >= 9:  # an archive that does not fit is no reason to tell the function's owner
         options.append("-Xlog:cds=off" if machine.major < 24 else "-Xlog:cds=off,aot=off")

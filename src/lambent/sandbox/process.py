@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 CLIENT = Path(__file__).parents[1] / "runtime_api" / "python_client.py"
 _CHILD = str(Path(__file__).with_name("process_child.py"))
-_FOLDERS = re.compile(r"(?<![\w./-])(/var/task|/var/runtime|/var/lang|/opt)(?=[/:]|$)")
+_FOLDERS = re.compile(r"(?<![\w./-])(/var/task|/var/runtime|\.\./runtime|/var/lang|/opt)(?=[/:]|$)")
 _PATHS = (
     "AWS_LAMBDA_EXEC_WRAPPER",
     "CLASSPATH",
@@ -177,6 +177,7 @@ class _Outside:
         self._folders = {
             "/var/task": spec.code_dir,
             "/var/runtime": runtime.folder,
+            "../runtime": runtime.folder,  # as it is seen from /var/task
             "/var/lang": runtime.prefix or "/var/lang",
             "/opt": spec.opt_dir or "/opt",
         }

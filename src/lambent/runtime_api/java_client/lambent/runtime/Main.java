@@ -97,7 +97,7 @@ public final class Main {
 
     private void run(String name) throws IOException {
         String taskRoot = Environment.get("LAMBDA_TASK_ROOT", System.getProperty("user.dir"));
-        FunctionLoader loader = new FunctionLoader(taskRoot, "/opt/java");
+        FunctionLoader loader = new FunctionLoader(taskRoot, System.getProperty("lambent.layers", "/opt/java"));
         Thread.currentThread().setContextClassLoader(loader);
         Handler handler;
         try {
