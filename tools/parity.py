@@ -47,6 +47,7 @@ def _members() -> list[str]:
     rows += [(name, f"refused: {values}", "NotImplementedException") for name, values in REFUSED_BY_VALUE.items()]
     rows += [("InvocationType", "refused: Event", "NotImplementedException")]
     rows += [(name, "stored and shown, no effect", why) for name, why in WITHOUT_EFFECT.items()]
+    rows += [("Handler", "dotnet: executable assemblies only", "a class library handler answers Runtime.InvalidEntrypoint")]
     head = ["", "## Members of functions and invocations that differ from AWS", "", "| member | here | |", "|---|---|---|"]
     return head + [f"| {name} | {here} | {why} |" for name, here, why in rows]
 
