@@ -66,6 +66,11 @@ def test_every_compression_gives_the_same(tmp_path: Path, pack: Callable[[bytes]
     assert (target / "a" / "c").read_bytes() == b"x" * 200_000
 
 
+def test_the_padding_at_the_end_may_be_missing(tmp_path: Path) -> None:
+    content = layer({"a": b"1234567"})[: 512 + 7]
+    assert (made(tmp_path, content) / "a").read_bytes() == b"1234567"
+
+
 @pytest.mark.parametrize(
     "packed",
     [

@@ -11,12 +11,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from lambent.images.faults import UNREACHABLE, ImageFault, invalid
+from lambent.images.faults import INVALID, UNREACHABLE, ImageFault, invalid
 from lambent.images.manifest import MAX_DOCUMENT, Blob
 from lambent.images.sources import Source
 
 FRUITLESS = 3  # attempts in a row without one new byte
 CHUNK = 1 << 20
+
+
+class _Short(ImageFault):
+    """The bytes ended early without a word: the connection's fault, or, if they always do, the image's."""
 
 
 def fetch(source: Source, blob: Blob, path: Path, go_on: Callable[[], None] = lambda: None) -> None:
@@ -54,7 +58,7 @@ def _complete(source: Source, blob: Blob, path: Path, go_on: Callable[[], None])
             _append(source, blob, path, before, go_on)
             return
         except ImageFault as fault:
-            if fault.code != UNREACHABLE:
+            if fault.code != UNREACHABLE and not isinstance(fault, _Short):
                 raise
             fruitless = 0 if _size(path) > before else fruitless + 1
             if fruitless == FRUITLESS:
@@ -79,7 +83,7 @@ def _append(source: Source, blob: Blob, path: Path, offset: int, go_on: Callable
                 raise invalid(f"{blob.digest} is larger than the manifest says")
             file.write(piece)
     if size < blob.size:
-        raise ImageFault(UNREACHABLE, f"{blob.digest} ended after {size} of {blob.size} bytes")
+        raise _Short(INVALID, f"{blob.digest} ended after {size} of {blob.size} bytes")
 
 
 def _size(path: Path) -> int:

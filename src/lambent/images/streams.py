@@ -171,7 +171,10 @@ class Forward:
             start = len(self._last) - self._back
             again = self._last[start : start + size]
             self._back -= len(again)
-        fresh = self._stream.read(size - len(again))
+        wanted = size - len(again)
+        fresh = self._stream.read(wanted)
+        if len(fresh) < wanted:  # umoci leaves the padding of the last block away
+            fresh += bytes(min(wanted - len(fresh), -(self._place + len(again) + len(fresh)) % _BLOCK))
         if fresh:
             self._last = (self._last + fresh[-_BLOCK:])[-_BLOCK:]
         data = again + fresh

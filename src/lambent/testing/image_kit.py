@@ -14,6 +14,7 @@ import io
 import json
 import subprocess
 import tarfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +147,8 @@ class RegistryServer:
         self._process: subprocess.Popen[str] | None = None
         self._http = urllib3.PoolManager()
         self._headers: dict[str, str] = {}
+        self._lines: list[str] = []
+        self._reader = threading.Thread()
 
     def authenticate(self, user: str, password: str) -> None:
         """What pushes are sent with."""
@@ -165,23 +168,31 @@ class RegistryServer:
         (self._data / "config.yml").write_text(json.dumps(config))  # JSON is YAML
         command = ["docker-registry", "serve", str(self._data / "config.yml")]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        assert self._process.stderr is not None
-        seen = ""
-        for line in self._process.stderr:
-            seen += line
-            if "listening on" in line:
-                break
-        else:
-            raise RuntimeError(f"docker-registry did not start:\n{seen}")
+        ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, args=(self._process, ready), daemon=True)
+        self._reader.start()
+        ready.wait(30.0)
+        if not any("listening on" in line for line in self._lines):
+            self.__exit__(None, None, None)
+            raise RuntimeError(f"docker-registry did not start:\n{''.join(self._lines)}")
         return self
+
+    def _read(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
+        """Reads on to the end, for otherwise it would fill its pipe and wait."""
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                self._lines.append(line)
+                if "listening on" in line:
+                    ready.set()
+        ready.set()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._http.clear()
         assert self._process is not None
         self._process.kill()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
         self._process.wait()
+        self._reader.join()
 
     def push(self, name: str, tag: str, image: Image) -> str:
         """Gives the name of the image."""
