@@ -311,14 +311,14 @@ class FrameClient(LambdaRuntimeClient, awslambda.Transport):  # type: ignore[mis
 
 
 _marshallers: dict[str, CompiledMarshaller] = {}
-_preloaded: dict[str, bool] = {}  # top-level module names that preload brought in -> is it in the standard library
+# Top-level module names that are loaded before the function -> does it go alone where the function brings its own (the SDK goes as one).
+_preloaded: dict[str, bool] = {"awslambda": True}
 _bootstrap_code = bootstrap.__loader__.get_code(bootstrap.__name__)
 
 
 def preload() -> None:
     """Import what functions commonly import. Called once, in a zygote; what is not installed is left out."""
     before = set(sys.modules)
-    _preloaded["awslambda"] = True  # a function's own module of that name takes its place, and only its
     for name in PRELOADED:
         # absent, or too new for this interpreter: the function's own import will say so
         with contextlib.suppress(ImportError, TypeError, SyntaxError):
