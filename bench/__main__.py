@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import burst, cold, density, startup, stream, warm
+from bench import burst, cold, density, java, node, startup, stream, warm
 from bench.rows import QUICK, Plan, Row, render
 from bench.stage import RUNTIME, Stage
 from lambent.testing.local_server import LocalServer
@@ -21,6 +21,8 @@ FAMILIES: dict[str, Callable[[Stage], list[Row]]] = {
     "density": density.measure,
     "startup": startup.measure,
     "stream": stream.measure,
+    "java": java.measure,
+    "node": node.measure,
 }
 
 

@@ -1,6 +1,7 @@
 """Set-up, never run time: fetch what old interpreters need, and compile what all of them share.
 
-``python -m lambent.runtimes.prepare [DIR] [python3.8 nodejs22.x @aws-sdk/client-s3 ...]`` does four things:
+``python -m lambent.runtimes.prepare [DIR] [python3.8 nodejs22.x java17 @aws-sdk/client-s3 ...]`` does five
+things:
 
 * For each named runtime that the installed boto3 has left behind, it has pip put the newest boto3 that still supports it into
   ``DIR/<runtime>``. DIR is by default the folder that ``packages.py`` looks into.
@@ -9,20 +10,23 @@
 
 * For each named ``nodejs22.x`` it has pip or npm put a Node.js of that major version into ``DIR/nodejs22.x``.
 * Packages of npm go into ``DIR/nodejs/node_modules``, which all Node.js functions see at ``/var/runtime/node_modules``.
+* For each named ``java17`` it compiles our client for Java functions and lays down its class archive for that virtual machine
+  (``java_client.py``), into the installation or, where that cannot be written, a cache of the user's.
 
-Without names it prepares all Python interpreters that it finds. ``make setup`` runs it; Lambent itself never does, since functions
-must run without a network.
+Without names it prepares all Python interpreters and virtual machines that it finds. ``make setup`` runs it; Lambent itself never does,
+since functions must run without a network.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lambent.runtimes import fetch_node
+from lambent.runtimes import fetch_node, java
 from lambent.runtimes.catalogue import Catalogue
 from lambent.runtimes.identifiers import FAMILIES
 from lambent.runtimes.interpreter import Interpreter
@@ -65,19 +69,24 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status 1 if something could not be fetched; the rest is prepared all the same."""
     names = [argument for argument in arguments if argument in FAMILIES["python"]]
     nodes = [argument for argument in arguments if argument in FAMILIES["nodejs"]]
+    javas = [argument for argument in arguments if argument in FAMILIES["java"]]
     modules = [argument for argument in arguments if argument.startswith("@")]
-    others = [argument for argument in arguments if argument not in (*names, *nodes, *modules)]
+    others = [argument for argument in arguments if argument not in (*names, *nodes, *javas, *modules)]
     if len(others) > 1:
         print(__doc__, file=sys.stderr)
         return 2
     folder = Path(others[0]).absolute() if others else default_folder()
     results = [_prepare_node(runtime, folder) for runtime in nodes]
+    results += [_prepare_java(runtime, True) for runtime in javas]
     if modules:
         added = fetch_node.add_packages(modules, folder / "nodejs")
         print(
             ", ".join(modules) + (f" is in {folder / 'nodejs' / 'node_modules'}" if added else " could not be fetched; is npm installed?")
         )
         results.append(added)
+    if not results and not names:
+        for runtime in FAMILIES["java"]:
+            _prepare_java(runtime, False)
     if names or not results:
         results.append(_prepare_pythons(names, folder))
     return 0 if all(results) else 1
@@ -87,6 +96,13 @@ def _prepare_node(runtime: str, folder: Path) -> bool:
     fetched = fetch_node.fetch_node(runtime, folder, (sys.executable, "-m", "pip"))
     print(f"{runtime}: " + (f"Node.js is in {folder / runtime}" if fetched else "no Node.js could be fetched"))
     return fetched
+
+
+def _prepare_java(runtime: str, is_wanted: bool) -> bool:
+    answer = java.find(runtime, (), os.environ)
+    if is_wanted or not isinstance(answer, str):
+        print(f"{runtime}: " + (answer if isinstance(answer, str) else f"the client is compiled, for {answer.prefix}"))
+    return not isinstance(answer, str)
 
 
 def _prepare_pythons(names: Sequence[str], folder: Path) -> bool:
