@@ -15,8 +15,6 @@ const INVOKE = 0x01;
 const kinds = { NEXT: 0x11, RESPONSE: 0x12, ERROR: 0x13, INIT_ERROR: 0x14, RESPONSE_START: 0x15, CHUNK: 0x16, RESPONSE_END: 0x17 };
 const NEXT_FRAME = Buffer.from([kinds.NEXT, 0, 0, 0, 0, 0, 0, 0, 0]);
 
-let prepared;
-
 class Channel {
   constructor() {
     this.onInvoke = () => {};
@@ -25,7 +23,7 @@ class Channel {
     this.filled = 0;
     this.socket = null;
     const net = require('net');
-    const buffer = prepared || Buffer.allocUnsafe(65536);
+    const buffer = Buffer.alloc(65536); // its pages are there before the first event
     const callback = (size, bytes) => {
       this.receive(bytes, size);
       return true;
@@ -136,8 +134,4 @@ function gone() {
   process.reallyExit(0);
 }
 
-function preload() {
-  prepared = Buffer.alloc(65536);
-}
-
-module.exports = { Channel, NEXT_FRAME, frame, kinds, line, preload };
+module.exports = { Channel, NEXT_FRAME, frame, kinds, line };

@@ -9,6 +9,7 @@
 //   context.cjs    the context object
 //   invoke.cjs     one invocation after the other: promises, callbacks, the empty event loop, crashes
 //   streaming.cjs  handlers that stream; loaded when there is one
+//   rehearsal.cjs  what is gone through ahead of time
 //
 // Started as it is, the environment of the process is the function's. With --warm it was started before its function was known: it loads
 // what most functions need, then waits for one object on descriptor 4 that tells the environment and the handler.
@@ -20,31 +21,34 @@ const OURS = /^--no-experimental-(require|detect)-module( --no-experimental-dete
 
 const fs = require('fs');
 
-if (process.argv[2] === '--warm') {
-  // Loaded ahead, so that an assignment finds them there.
+if (process.argv[2] === '--warm') warm();
+else run(process.env._HANDLER || '', null);
+
+// Load and go through what an assignment will need, so that it finds everything there and compiled.
+async function warm() {
   for (const name of [
-    './channel.cjs', './logs.cjs', './errors.cjs', './handler.cjs', './context.cjs', './invoke.cjs', './streaming.cjs',
     'assert', 'async_hooks', 'crypto', 'dns', 'events', 'http', 'https', 'module', 'net', 'os', 'path', 'perf_hooks', 'querystring',
     'stream', 'string_decoder', 'timers', 'tls', 'url', 'util', 'zlib',
   ]) require(name);
-  require('./channel.cjs').preload();
-  // The loader of ES modules is made when it is first used.
-  import('data:text/javascript,export default 0').then(become, become);
-} else {
-  run(process.env._HANDLER || '');
+  const { Channel } = require('./channel.cjs');
+  require('./streaming.cjs');
+  await require('./rehearsal.cjs').rehearse();
+  become(new Channel());
 }
 
-function become() {
-  const { env, handler } = JSON.parse(fs.readFileSync(ASSIGNMENT, 'utf8'));
+function become(channel) {
+  const text = fs.readFileSync(ASSIGNMENT, 'utf8');
+  if (text === '') process.exit(0); // nobody will come
   fs.closeSync(ASSIGNMENT);
+  const { env, handler } = JSON.parse(text);
   for (const name of Object.keys(process.env)) if (!(name in env)) delete process.env[name];
   for (const name of Object.keys(env)) if (process.env[name] !== env[name]) process.env[name] = env[name];
   process.chdir(process.env.LAMBDA_TASK_ROOT || '/var/task'); // what it was before the code was mounted is remembered otherwise
   require('module').Module._initPaths(); // NODE_PATH
-  run(handler);
+  run(handler, channel);
 }
 
-function run(handler) {
+function run(handler, channel) {
   if (OURS.test(process.env.NODE_OPTIONS || '')) delete process.env.NODE_OPTIONS;
   const env = process.env;
   const runtimeDir = env.LAMBDA_RUNTIME_DIR || '/var/runtime';
@@ -52,7 +56,7 @@ function run(handler) {
   require('./logs.cjs').patchConsole(env);
   const { Channel } = require('./channel.cjs');
   const { Invoker } = require('./invoke.cjs');
-  const invoker = new Invoker(new Channel());
+  const invoker = new Invoker(channel || new Channel());
   invoker.watch();
   const { loadHandler } = require('./handler.cjs');
   loadHandler(env.LAMBDA_TASK_ROOT || process.cwd(), handler, runtimeDir).then(
