@@ -61,6 +61,10 @@ from lambent.invoke.registry import Registry
 from lambent.invoke.sandbox_specs import SandboxSpecs
 from lambent.observe.log_store import LogStore
 from lambent.observe.story import Story
+from lambent.queues.directory import Directory
+from lambent.queues.duplicates import Duplicates
+from lambent.queues.mailbox import Mailbox
+from lambent.queues.moves import Moves
 from lambent.runtimes.catalogue import Catalogue
 from lambent.runtimes.environment_variables import Places, RoleCredentials
 from lambent.runtimes.versions import runtime_version
@@ -68,6 +72,7 @@ from lambent.sandbox.choose import make_driver
 from lambent.sandbox.driver import IsolationReport, SandboxDriver, SandboxSpec
 from lambent.services.lambda_ import LambdaService
 from lambent.services.logs import LogsService
+from lambent.services.sqs import SqsService
 from lambent.services.sts import StsService
 from lambent.services.table import methods
 from lambent.settings import Credential, Settings
@@ -135,6 +140,7 @@ class Node:
         self.code_root.mkdir(parents=True, exist_ok=True)
         await self._open_ground()
         await self._open_sandboxes()
+        await self._open_queues()
         self._build_data_plane()
         await self._build_control_plane()
         self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
@@ -199,8 +205,18 @@ class Node:
         return {
             "lambda": (LambdaService(self.functions, tags, account, self.front_door, self.layers),),
             "logs": (LogsService(self.logs, self.clock),),
+            "sqs": (SqsService(self.queues, self.mailbox, self.moves, self.clock),),
             "sts": (StsService(),),
         }
+
+    async def _open_queues(self) -> None:
+        self.queues = Directory(self.store, self.clock)
+        await self.queues.load()
+        duplicates = Duplicates(self.store, self.clock)
+        await duplicates.load()
+        self.mailbox = Mailbox(self.store, self.queues, duplicates, self.clock)
+        self.moves = Moves(self.store, self.queues, self.mailbox.bell, self.clock, self.create_task)
+        await self.moves.load()
 
     async def _images(self, code_root: Path) -> ImageCode:
         settings = self.settings

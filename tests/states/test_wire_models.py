@@ -49,7 +49,7 @@ def test_operations_are_those_of_the_newest_model(service):
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_pattern_compiles(service):
     sources = {shape.pattern for shape in shapes_of(service) if shape.pattern is not None}
-    assert sources
+    assert sources or service == "sqs"  # whose model has no patterns
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for source in sources:

@@ -17,7 +17,15 @@ import botocore.serialize
 from lambent.wire.http import HttpRequest, HttpResponse
 from lambent.wire.models import SERVICES, Operation, load_service
 
-SCOPE = {"lambda": "lambda", "lambda-core": "lambda", "lambda-microvms": "lambda", "lambda-web": "lambda", "logs": "logs", "sts": "sts"}
+SCOPE = {
+    "lambda": "lambda",
+    "lambda-core": "lambda",
+    "lambda-microvms": "lambda",
+    "lambda-web": "lambda",
+    "logs": "logs",
+    "sts": "sts",
+    "sqs": "sqs",
+}
 MOMENT = 1_790_000_000.0
 ODD_TEXT = "arn:aws:lambda:us-east-1:123456789012:runtime/a b/version/ü+%2F&=?"
 ALL = [(service, name) for service in SERVICES for name in load_service(service).operations]

@@ -12,6 +12,7 @@ from typing import Any
 
 from lambent.services.lambda_ import LambdaService
 from lambent.services.logs import LogsService
+from lambent.services.sqs import SqsService
 from lambent.services.sts import StsService
 from lambent.wire.call import Call
 
@@ -20,6 +21,7 @@ Method = Callable[[Call, dict[str, Any]], Awaitable[dict[str, Any]]]
 SERVICES: Mapping[str, tuple[type, ...]] = {
     "lambda": (LambdaService,),
     "logs": (LogsService,),
+    "sqs": (SqsService,),
     "sts": (StsService,),
 }
 """A service may be answered by several classes, one per family of resources."""

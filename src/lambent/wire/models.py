@@ -24,11 +24,14 @@ from typing import Any
 
 from lambent.errors import PlatformFault
 
-SERVICES = ("lambda", "lambda-core", "lambda-microvms", "lambda-web", "logs", "sts")
+SERVICES = ("lambda", "lambda-core", "lambda-microvms", "lambda-web", "logs", "sqs", "sts")
 """The services that are spoken in JSON or queries, by the names of their folders in botocore."""
 
 XML_SERVICES = ("s3",)
 """Those that are spoken in rest-xml."""
+
+_TOO_STRICT = {"sqs": ("QueueAttributeName",)}
+"""Enumerations that the service itself does not hold its callers to: ReceiveMessage takes names of messages' attributes here, too."""
 
 _LOCATIONS = {"uri", "querystring", "header", "headers", "statusCode"}
 _MESSAGES = ("message", "Message")
@@ -54,6 +57,7 @@ class Shape:
         "item",
         "item_name",
         "key",
+        "key_name",
         "kind",
         "low",
         "members",
@@ -62,6 +66,7 @@ class Shape:
         "sensitive",
         "time_format",
         "value",
+        "value_name",
     )
 
     def __init__(self, name: str, raw: Mapping[str, Any]) -> None:
@@ -80,6 +85,8 @@ class Shape:
         self.item_name = "member"
         self.key: Shape | None = None
         self.value: Shape | None = None
+        self.key_name: str = raw.get("key", {}).get("locationName", "key")
+        self.value_name: str = raw.get("value", {}).get("locationName", "value")
         self.check: Any = None
 
 
@@ -205,7 +212,7 @@ class Operation:
 class Service:
     """One service: its protocol, its operations by name and its errors by code."""
 
-    __slots__ = ("api_version", "errors", "name", "namespace", "operations", "protocol", "target_prefix")
+    __slots__ = ("api_version", "errors", "json_version", "name", "namespace", "operations", "protocol", "target_prefix")
 
     def __init__(self, name: str, model: Mapping[str, Any]) -> None:
         about = model["metadata"]
@@ -214,6 +221,7 @@ class Service:
         self.api_version: str = about["apiVersion"]
         self.target_prefix: str = about.get("targetPrefix", "")
         self.namespace: str = about.get("xmlNamespace", "")
+        self.json_version: str = about.get("jsonVersion", "1.1")
         if self.protocol not in {"rest-json", "rest-xml", "json", "query"}:
             raise UnknownModel(f"{name} speaks {self.protocol!r}")
         shapes = _Shapes(model["shapes"])
@@ -270,14 +278,22 @@ class _Shapes:
 
 def compile_service(name: str, model: Mapping[str, Any]) -> Service:
     """Compile a parsed ``service-2.json``. Raises ``UnknownModel``."""
+    for shape in _TOO_STRICT.get(name, ()):
+        model["shapes"][shape].pop("enum", None)
     return Service(name, model)
+
+
+def read_model(name: str) -> dict[str, Any]:
+    """The newest ``service-2.json`` of ``name`` as it is. Raises ``OSError``, ``ValueError``, ``UnknownModel``."""
+    model: dict[str, Any] = json.loads(gzip.decompress(_newest(name).read_bytes()))
+    return model
 
 
 @functools.cache
 def load_service(name: str) -> Service:
     """The newest model of ``name`` (one of ``SERVICES``), compiled; the same object each time. Raises ``UnknownModel``."""
     try:
-        return compile_service(name, json.loads(gzip.decompress(_newest(name).read_bytes())))
+        return compile_service(name, read_model(name))
     except (OSError, ValueError, KeyError) as error:
         raise UnknownModel(f"botocore's model of {name} cannot be read: {error!r}") from error
 

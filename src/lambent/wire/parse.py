@@ -39,7 +39,10 @@ def parse(operation: Operation, request: HttpRequest, path_params: dict[str, str
             return {}
         if operation.protocol == "json":
             return _structure(operation.input.members, _read_json(request.body))
-        return _Form(form_of(request)).structure(operation.input, "")
+        params = _Form(form_of(request)).structure(operation.input, "")
+        if "QueueUrl" in operation.input.members and request.path.strip("/"):
+            params.setdefault("QueueUrl", request.path)  # older clients of SQS post to the queue itself
+        return params
     except RecursionError as error:
         raise Mistyped("nested too deeply") from error
 
@@ -218,7 +221,9 @@ class _Form:
         if shape.key is not None and shape.value is not None:
             base = where if shape.flattened else f"{where}.entry"
             return {
-                read_text(shape.key, self._text(f"{base}.{index}.key")): self._read(shape.value, f"{base}.{index}.value")
+                read_text(shape.key, self._text(f"{base}.{index}.{shape.key_name}")): self._read(
+                    shape.value, f"{base}.{index}.{shape.value_name}"
+                )
                 for index in self._indices(base)
             }
         return read_text(shape, self._text(where))

@@ -22,11 +22,12 @@ from lambent.wire.http import HttpRequest
 from lambent.wire.models import Operation, Service, load_service
 from lambent.wire.patterns import accepts
 from lambent.wire.s3_router import S3Routes, bucket_of_host
+from lambent.wire.sqs_query import query_service
 
 LAMBDA_HOST: Final = ("lambda", "lambda-core", "lambda-microvms", "lambda-web")
 """The services that share ``lambda.<region>.amazonaws.com``, in the order in which they are searched (and loaded)."""
 
-SCOPES: Final = {"lambda": "lambda", "logs": "logs", "sts": "sts", "s3": "s3"}
+SCOPES: Final = {"lambda": "lambda", "logs": "logs", "sts": "sts", "sqs": "sqs", "s3": "s3"}
 """SigV4 signing names that are answered."""
 
 _LABEL = re.compile(r"\{(\w+)\+?\}")
@@ -149,6 +150,8 @@ class Router:
             raise UnknownOperation(f"Lambent does not answer the service {service_scope!r}")
         if service == "sts":
             return _route_action(request, load_service(service)), {}
+        if service == "sqs" and "x-amz-target" not in request.headers:
+            return _route_action(request, query_service()), {}
         return _route_target(request, load_service(service)), {}
 
     def _route_path(self, request: HttpRequest) -> tuple[Operation, dict[str, str]]:
@@ -177,12 +180,14 @@ class Router:
 
 def _guess(request: HttpRequest) -> str:
     if "x-amz-target" in request.headers:
-        return "logs"
+        return "sqs" if request.headers["x-amz-target"].startswith("AmazonSQS.") else "logs"
     if bucket_of_host(request.headers.get("host", "")):
         return "s3"
     bare = request.path in ("", "/")
     if bare and (request.headers.get("content-type", "").startswith(_FORM) or "Action=" in request.query):
         return "sts"
+    if request.headers.get("content-type", "").startswith(_FORM):
+        return "sqs"
     return "lambda"
 
 

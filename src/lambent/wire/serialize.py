@@ -60,8 +60,12 @@ def serialize(operation: Operation, result: dict[str, Any], request_id: str) -> 
     streamed = next((each for each in operation.out_body if each.shape.eventstream), None)
     if streamed is not None:
         return _json_stream(operation, streamed, result, request_id)
-    headers = [(REQUEST_ID, request_id), _JSON_1_1]
+    headers = [(REQUEST_ID, request_id), _json_type(operation.model)]
     return HttpResponse(200, headers, _dump(_structure(operation.output, result)) if operation.output is not None else b"")
+
+
+def _json_type(service: Service) -> tuple[str, str]:
+    return _JSON_1_1 if service.json_version == "1.1" else ("Content-Type", f"application/x-amz-json-{service.json_version}")
 
 
 # -- rest-json ----------------------------------------------------------------------------------------------------------------------------
@@ -202,18 +206,22 @@ def _json_stream(operation: Operation, streamed: Member, result: dict[str, Any],
 
 def refuse(operation: Operation | None, fault: ClientFault, request_id: str) -> HttpResponse:
     """The answer of a refused call; without an operation, the fault's own ``service`` (if it has one) says in which protocol."""
-    name = operation.service if operation is not None else getattr(fault, "service", None)
-    service = load_service(name) if name is not None else None
+    name = getattr(fault, "service", None)
+    service = operation.model if operation is not None else load_service(name) if name is not None else None
+    extra = dict(fault.extra)
+    older: str = extra.pop("__query_code__", fault.code)  # what the code is called in the query protocol
     if service is not None and service.protocol == "rest-xml":
         return refuse_rest_xml(fault, request_id, operation is not None and operation.method == "HEAD")
     headers = [(REQUEST_ID, request_id)]
     if service is not None and service.protocol == "query":
         headers.append(_XML)
-        return HttpResponse(fault.status, headers, fault_xml(service.namespace, fault.code, fault.message, fault.status < 500, request_id))
+        return HttpResponse(fault.status, headers, fault_xml(service.namespace, older, fault.message, fault.status < 500, request_id))
     headers.append(("x-amzn-ErrorType", fault.code))
     if service is not None and service.protocol == "json":
-        headers.append(_JSON_1_1)
-        return HttpResponse(fault.status, headers, _dump({"__type": fault.code, "message": fault.message, **fault.extra}))
+        headers.append(_json_type(service))
+        if "__query_code__" in fault.extra:
+            headers.append(("x-amzn-query-error", f"{older};{'Sender' if fault.status < 500 else 'Receiver'}"))
+        return HttpResponse(fault.status, headers, _dump({"__type": fault.code, "message": fault.message, **extra}))
     headers.append(_JSON)
     body = _rest_fault(service, fault, headers)
     if service is None:

@@ -58,6 +58,9 @@ def _value(shape: Shape, name: str, value: Any) -> str:
         return f"<{name}>{''.join(_value(item, 'member', each) for each in value)}</{name}>"
     if shape.key is not None and shape.value is not None:
         key, inner = shape.key, shape.value
-        entries = (f"<entry>{_value(key, 'key', each)}{_value(inner, 'value', of)}</entry>" for each, of in value.items())
+        tag = name if shape.flattened else "entry"
+        entries = (f"<{tag}>{_value(key, shape.key_name, each)}{_value(inner, shape.value_name, of)}</{tag}>" for each, of in value.items())
+        if shape.flattened:
+            return "".join(entries)
         return f"<{name}>{''.join(entries)}</{name}>"
     return element(name, write_text(shape, value, "iso8601"))
