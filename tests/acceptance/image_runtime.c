@@ -1,6 +1,6 @@
 /* A runtime client in an image: answers every event with what it sees. Static, so that an image needs nothing else.
 
-   A request for {"file": "..."} is too much to parse for so small a program; the file named in the variable READ is read instead. */
+   The file named in the variable READ is read for each. Called extension-something it is an extension instead, which says what it hears. */
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -36,7 +36,7 @@ static void quote(const char *text) {
 }
 
 /* One request; the answer, whole, stands in `answer`, its body is returned. */
-static char *talk(const char *method, const char *path, const char *body) {
+static char *talk(const char *method, const char *path, const char *header, const char *body) {
     char api[128], head[1024];
     strcpy(api, getenv("AWS_LAMBDA_RUNTIME_API"));
     char *port = strchr(api, ':');
@@ -45,8 +45,8 @@ static char *talk(const char *method, const char *path, const char *body) {
     inet_pton(AF_INET, api, &address.sin_addr);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(fd, (struct sockaddr *)&address, sizeof address)) exit(70);
-    int length = sprintf(head, "%s /2018-06-01/runtime/invocation/%s HTTP/1.1\r\nHost: %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n",
-                         method, path, api, strlen(body));
+    int length = sprintf(head, "%s %s HTTP/1.1\r\nHost: %s\r\n%sContent-Length: %zu\r\nConnection: close\r\n\r\n",
+                         method, path, api, header, strlen(body));
     if (write(fd, head, length) < 0 || write(fd, body, strlen(body)) < 0) exit(71);
     size_t got = 0;
     char *start = 0;
@@ -67,12 +67,31 @@ static char *talk(const char *method, const char *path, const char *body) {
     return start;
 }
 
+static void value_of(const char *name, char *value) {
+    char *found = strcasestr(answer, name);
+    if (!found || sscanf(found + strlen(name), " %100[0-9a-zA-Z-]", value) != 1) exit(73);
+}
+
+static int extension(const char *name) {
+    char header[512], id[128];
+    sprintf(header, "Lambda-Extension-Name: %s\r\n", name);
+    talk("POST", "/2020-01-01/extension/register", header, "{\"events\":[\"INVOKE\"]}");
+    value_of("\r\nlambda-extension-identifier:", id);
+    sprintf(header, "Lambda-Extension-Identifier: %s\r\n", id);
+    for (;;) {
+        char *event = talk("GET", "/2020-01-01/extension/event/next", header, "");
+        printf("extension heard %s\n", strstr(event, "INVOKE") ? "INVOKE" : event);
+        fflush(stdout);
+    }
+}
+
 int main(int argc, char **argv) {
+    char *name = strrchr(argv[0], '/');
+    if (name && !strncmp(name, "/extension", 10)) return extension(name + 1);
     char place[4096], path[512], id[128], file[4096];
     for (;;) {
-        char *event = talk("GET", "next", "");
-        char *header = strcasestr(answer, "\r\nlambda-runtime-aws-request-id:");
-        sscanf(header + 32, " %100[0-9a-zA-Z-]", id);
+        char *event = talk("GET", "/2018-06-01/runtime/invocation/next", "", "");
+        value_of("\r\nlambda-runtime-aws-request-id:", id);
         filled = 0;
         put("{\"event\":");
         put(*event ? event : "null");
@@ -110,7 +129,7 @@ int main(int argc, char **argv) {
         put(",\"tmp\":");
         quote(fd >= 0 ? "written" : strerror(errno));
         put("}");
-        sprintf(path, "%s/response", id);
-        talk("POST", path, out);
+        sprintf(path, "/2018-06-01/runtime/invocation/%s/response", id);
+        talk("POST", path, "", out);
     }
 }

@@ -140,6 +140,42 @@ def test_an_image_from_a_registry_runs(api: Any, create: Create, registry: Regis
     assert "Init Duration" in answer["log"]
 
 
+ENTRYPOINT = b"""#!/bin/sh
+# As in AWS's base images.
+if [ $# -ne 1 ]; then echo "entrypoint requires the handler name to be the first argument" 1>&2; exit 142; fi
+export _HANDLER="$1"
+if [ -z "${AWS_LAMBDA_RUNTIME_API}" ]; then exec /usr/local/bin/aws-lambda-rie /var/runtime/bootstrap; else exec /var/runtime/bootstrap; fi
+"""
+
+
+def shell() -> dict[str, bytes | File]:
+    """This machine's ``/bin/sh`` and the libraries that it needs."""
+    listed = subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True, check=True).stdout
+    needed = [word for word in listed.split() if word.startswith("/")]
+    return {name.lstrip("/"): program(Path(name).read_bytes()) for name in ("/bin/sh", *needed)}
+
+
+def test_an_image_in_the_shape_of_aws_base_images(api: Any, create: Create, registry: RegistryServer, runtime: bytes, logs: Any) -> None:
+    """A shell script that leads to ``/var/runtime/bootstrap``, the handler as CMD, an extension in ``/opt``."""
+    bottom = layer(
+        {**shell(), "lambda-entrypoint.sh": program(ENTRYPOINT), "var/runtime/bootstrap": program(runtime), "var/task": folder()}
+    )
+    top = layer({"opt/extensions/extension-one": program(runtime), "opt/extensions/readme": b"", "var/task/data": b"of the task"})
+    image = Image([bottom, top], ["/lambda-entrypoint.sh"], ["app.handler"], "/var/task", ["LAMBDA_TASK_ROOT=/var/task", "LANG=C.UTF-8"])
+    create("shaped", registry.push("shaped", "v1", image), Environment={"Variables": {"READ": "data"}})
+    for number in range(2):
+        seen, answer = call(api, "shaped", number)
+        assert "FunctionError" not in answer, seen
+        assert (seen["event"], seen["cwd"], seen["file"]) == (number, "/var/task", "of the task")
+        assert (seen["environ"]["_HANDLER"], seen["environ"]["LANG"]) == ("app.handler", "C.UTF-8")
+    api.update_function_configuration(FunctionName="shaped", ImageConfig={"Command": ["other.handler"]})
+    settle(api, "shaped")
+    assert call(api, "shaped")[0]["environ"]["_HANDLER"] == "other.handler"
+    lines = [event["message"] for event in logs.filter_log_events(logGroupName="/aws/lambda/shaped")["events"]]
+    assert sum("extension heard INVOKE" in line for line in lines) == 3
+    assert sum("Name: extension-one\tState: Ready\tEvents: [INVOKE]" in line for line in lines) == 2
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [
