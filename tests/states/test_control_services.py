@@ -15,9 +15,11 @@ from control_house import ACCOUNT, REGION, House, creation, zipped
 from lambent.arn import FunctionArn
 from lambent.errors import ClientFault
 from lambent.invoke.invocation import Invocation, InvocationResult
+from lambent.invoke.response_stream import InvocationStream, Pace
 from lambent.services.lambda_ import CLIENT_CONTEXT, LambdaService
 from lambent.services.sts import StsService
 from lambent.services.table import SERVICES, implemented, methods
+from lambent.testing.clock import ManualClock
 from lambent.wire.call import Call
 from lambent.wire.models import load_service
 from lambent.wire.serialize import serialize
@@ -34,6 +36,14 @@ class Door:
     async def invoke(self, call: Invocation) -> InvocationResult:
         self.invoked.append(call)
         return self.result
+
+    async def invoke_stream(self, call: Invocation) -> InvocationStream:
+        self.invoked.append(call)
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_result(self.result)
+        stream = InvocationStream(answer, ManualClock(), Pace())
+        stream.executed_version, stream.trace = "$LATEST", self.result.trace
+        return stream
 
     async def dry_run(self, call: Invocation) -> None:
         self.checked.append(call)
@@ -92,6 +102,7 @@ def test_every_answer_is_one_that_the_model_knows(tmp_path: Path):
         await do("RemoveLayerVersionPermission", **layer, StatementId="s")
         await do("DeleteLayerVersion", **layer)
         await do("Invoke", FunctionName="f", LogType="Tail")
+        await do("InvokeWithResponseStream", FunctionName="f", LogType="Tail")
         await do("DeleteFunction", FunctionName="f")
         assert set(statuses) == implemented()["lambda"]
         created = {"CreateFunction", "PublishLayerVersion", "AddLayerVersionPermission"}

@@ -26,9 +26,7 @@ from lambent.invoke.channel import Channel
 from lambent.invoke.environment_events import (
     Answer,
     Assigned,
-    Chunk,
     DeadlinePassed,
-    ErrorFrame,
     Event,
     Exited,
     Freeze,
@@ -36,10 +34,8 @@ from lambent.invoke.environment_events import (
     IdleLong,
     InitDeadlinePassed,
     InitDone,
-    InitErrorFrame,
     Kill,
     KillSandbox,
-    NextFrame,
     OpenStream,
     PassOn,
     Ready,
@@ -47,16 +43,14 @@ from lambent.invoke.environment_events import (
     ReportInit,
     Requeue,
     Respond,
-    ResponseFrame,
     SendInvoke,
     Started,
     StartFailed,
     StartSandbox,
-    StreamEnd,
-    StreamStart,
     Thaw,
     Undeliverable,
     Violated,
+    event_of,
 )
 from lambent.invoke.environment_state import EnvironmentMachine
 from lambent.invoke.environment_table import State
@@ -240,7 +234,7 @@ class Environment:
         for frame in frames:
             if channel is not self._channel:
                 return  # a frame before this one was the end of the sandbox
-            self._feed(_event_of(frame, at, channel.backlogged))
+            self._feed(event_of(frame, at, channel.backlogged))
 
     def _on_http_frames(self, inside: Inside, frames: list[Frame]) -> None:
         """The same from a runtime that talks HTTP; one with a channel has no business there."""
@@ -249,7 +243,7 @@ class Environment:
         self._pump.drain()
         for frame in frames:
             if inside is self._inside:
-                event = _event_of(frame, at, False) if inside.over_http else Violated("it speaks to the Runtime API beside its channel", at)
+                event = event_of(frame, at, False) if inside.over_http else Violated("it speaks to the Runtime API beside its channel", at)
                 self._feed(event)
 
     def _on_inside(self, inside: Inside, event: Event) -> None:
@@ -280,7 +274,7 @@ class Environment:
         self._pump.drain()
         for frame in frames:
             if frame.type != FrameType.NEXT and sandbox is self._sandbox:
-                self._feed(_event_of(frame, at, unread=False))
+                self._feed(event_of(frame, at, unread=False))
         if sandbox is self._sandbox:
             how = SandboxExit(None, 9) if exited.cancelled() or exited.exception() is not None else exited.result()
             if self._problem[0]:
@@ -560,26 +554,6 @@ class Environment:
 
     def _tell(self, event: str, cause: str, detail: str) -> None:
         self._fittings.story.record(self.id, event, cause, detail, self._clock.now())
-
-
-def _event_of(frame: Frame, at: float, unread: bool) -> Event:
-    """``unread``: the runtime has yet to take some of the invocation."""
-    kind = frame.type
-    if kind == FrameType.NEXT:
-        return NextFrame(at)
-    if unread:
-        return Violated("it answers before it has read the invocation", at)
-    if kind == FrameType.RESPONSE:
-        return ResponseFrame(frame.head, frame.body, at, frame.oversize)
-    if kind == FrameType.CHUNK:
-        return Chunk(frame.head, frame.body, at)
-    if kind == FrameType.ERROR:
-        return ErrorFrame(frame.head, frame.body, at, frame.oversize)
-    if kind == FrameType.RESPONSE_START:
-        return StreamStart(frame.head, at)
-    if kind == FrameType.RESPONSE_END:
-        return StreamEnd(frame.head, frame.body, at)
-    return InitErrorFrame(frame.head.partition("\n")[0], frame.body, at)
 
 
 _INIT_PHASE = (State.INITIALIZING, State.SETTLING)

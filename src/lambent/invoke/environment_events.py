@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lambent.errors import PlatformFault
+from lambent.runtime_api.frames import Frame, FrameType
 from lambent.sandbox.driver import SandboxExit
 
 # ---------------------------------------------------------------------------------------------------------------------- events
@@ -193,6 +194,27 @@ Event = (
     | IdleLong
     | Kill
 )
+
+
+def event_of(frame: Frame, at: float, unread: bool) -> Event:
+    """What a runtime said. ``unread``: it has yet to take some of the invocation."""
+    kind = frame.type
+    if kind == FrameType.NEXT:
+        return NextFrame(at)
+    if unread:
+        return Violated("it answers before it has read the invocation", at)
+    if kind == FrameType.RESPONSE:
+        return ResponseFrame(frame.head, frame.body, at, frame.oversize)
+    if kind == FrameType.CHUNK:
+        return Chunk(frame.head, frame.body, at)
+    if kind == FrameType.ERROR:
+        return ErrorFrame(frame.head, frame.body, at, frame.oversize)
+    if kind == FrameType.RESPONSE_START:
+        return StreamStart(frame.head, at)
+    if kind == FrameType.RESPONSE_END:
+        return StreamEnd(frame.head, frame.body, at)
+    return InitErrorFrame(frame.head.partition("\n")[0], frame.body, at)
+
 
 # ---------------------------------------------------------------------------------------------------------------- instructions
 
