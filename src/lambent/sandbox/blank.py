@@ -36,7 +36,7 @@ else:
 
 CHANNEL_FD = 3
 _GATE_FD, _HOLD_FD = 4, 5
-_MAX_MESSAGE = 1 << 20
+_MAX_MESSAGE = 1 << 18  # read into a buffer of this size, of which only what arrives is touched
 _MAX_DESCRIPTORS = 250
 _LIMITS = (
     (resource.RLIMIT_NOFILE, 1024, 1024),

@@ -51,7 +51,7 @@ from lambent.sandbox.cell import Cell
 from lambent.sandbox.cgroups import Cgroups, instance_name, vcpus
 from lambent.sandbox.machine_code import executable, in_memory
 from lambent.sandbox.memory_keeper import MemoryWatch
-from lambent.sandbox.nursery import Nursery
+from lambent.sandbox.nursery import QUIET_S, Nursery
 from lambent.sandbox.shell import ShellStarter
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 1 << 20
 HOST_NAME = "sandbox"
-_QUIET_S = 0.02
 _BOOST_S = 10.0
 _REMOVE_TRIES = 500
 _SHELL_UID = 900_000  # above the first uid; shells share it, since they run nothing
@@ -267,9 +266,9 @@ class Launcher:
         if self._readers.pop(channel.fileno(), None) is not None:
             self._poller.unregister(channel)
 
-    def is_quiet(self) -> bool:
+    def is_quiet(self, quiet_s: float = QUIET_S) -> bool:
         """Whether no start came in just now, so that making blanks delays nobody."""
-        return time.monotonic() - self._last_start >= _QUIET_S
+        return time.monotonic() - self._last_start >= quiet_s
 
     def _patience(self) -> float:
         """How long the loop may sleep, seconds; -1 for ever."""
@@ -281,8 +280,9 @@ class Launcher:
         next_look = self._memory.patience(time.monotonic())
         if next_look >= 0:
             waits.append(next_look)
-        if any(nursery.wants_blanks() for nursery in self._nurseries.values()):
-            waits.append(max(0.001, _QUIET_S - (time.monotonic() - self._last_start)))
+        quiet = [nursery.quiet_s for nursery in self._nurseries.values() if nursery.wants_blanks()]
+        if quiet:
+            waits.append(max(0.001, min(quiet) - (time.monotonic() - self._last_start)))
         return min(waits, default=-1)
 
     def _tick(self) -> None:

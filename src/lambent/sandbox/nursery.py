@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lambent.sandbox.launcher import Launcher
 
 BLANK_TMP_MB = 512
+QUIET_S = 0.02  # after a start before blanks are made
+_SIZED_QUIET_S = 0.25  # the same for warm interpreters that fit one memory size: they are big, and a start without one takes long
 _IN_THE_MAKING = 6  # at once; more would only make each of them slower
 _WARM_BLANKS = 2  # at most, where each holds an interpreter of tens of megabytes
 _FIRST_SIZE_MB = 512  # until somebody has asked for another
@@ -153,7 +155,7 @@ class Nursery:
         if not self.is_ready or self._launcher.closing:
             return
         wanted = len(self.waiting)
-        if self._launcher.is_quiet() and not self.is_weary:
+        if self._launcher.is_quiet(self.quiet_s) and not self.is_weary:
             wanted += max(0, self._pool_size - len(self.pool))
         while self._making < min(wanted, _IN_THE_MAKING):
             try:
@@ -165,6 +167,11 @@ class Nursery:
     @property
     def _pool_size(self) -> int:
         return min(self._launcher.blanks, _WARM_BLANKS) if self._order.get("warm") else self._launcher.blanks
+
+    @property
+    def quiet_s(self) -> float:
+        """How long after a start it is left in peace."""
+        return _SIZED_QUIET_S if any("{memory_mb}" in part for part in self._order.get("warm", ())) else QUIET_S
 
     def lacks_blanks(self) -> bool:
         return len(self.pool) + self._making < self._pool_size
