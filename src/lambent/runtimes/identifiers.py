@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from importlib.util import find_spec
 
 from lambent.errors import ClientFault, invalid_parameter
 
@@ -34,11 +33,9 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "provided": ("provided.al2", "provided.al2023"),
 }
 
-_RUN = [family for family in FAMILIES if family == "python" or find_spec(f"lambent.runtimes.{family}") is not None]
+SUPPORTED = tuple(name for names in FAMILIES.values() for name in names)
 
-SUPPORTED = tuple(name for family in _RUN for name in FAMILIES[family])
-
-KNOWN = ("python3.15", "custom", *(name for family in FAMILIES if family not in _RUN for name in FAMILIES[family]))
+KNOWN = ("python3.15", "custom")
 
 DEPRECATED = (
     *("nodejs", "nodejs4.3", "nodejs4.3-edge", "nodejs6.10", "nodejs8.10", "nodejs10.x", "nodejs12.x", "nodejs14.x"),
@@ -90,4 +87,4 @@ def refusal(runtime: str) -> ClientFault | None:
 
 def _enumeration() -> str:
     """The supported names for a sentence, a family at a time."""
-    return "; ".join(", ".join(FAMILIES[name]) for name in _RUN)
+    return "; ".join(", ".join(names) for names in FAMILIES.values())
