@@ -52,6 +52,17 @@ async def line_of(descriptor: int) -> str:
 
 __all__ = ["main"]  # for the program next door
 
+WITH_THEIR_OWN_PROGRAM = {  # whatever the runtime of the world is
+    "a_program_gets_its_arguments_folder_and_environment",
+    "a_program_is_found_on_the_path",
+    "what_cannot_be_executed_ends_as_in_a_shell",
+    "the_shell_is_bash",
+    "signals_have_their_usual_meaning",
+    "terminate_reaches_the_program",
+    "a_wrapper_starts_python",
+    "an_image_is_its_own_root",
+}
+
 # -- programs -----------------------------------------------------------------------------------------------------------------------
 
 

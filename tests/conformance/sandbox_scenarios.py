@@ -117,7 +117,8 @@ class Programs(Catalogue):
         if runtime not in ("provided.al2", "provided.al2023"):
             return super().plan(runtime)
         files = (("client.py", CLIENT.read_bytes()),)
-        return RuntimePlan(runtime, "", "frames", "/usr", (), files, PYTHON, PYTHON if runtime == "provided.al2" else ())
+        warm = PYTHON if runtime == "provided.al2" else ()
+        return RuntimePlan(runtime, "", "frames", prefix="/usr", files=files, argv=PYTHON, warm=warm)
 
 
 def program_of(runtime: str) -> Program | None:
