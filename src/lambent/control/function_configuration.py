@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lambent.arn import LATEST, FunctionArn
+from lambent.control.alias import Alias
 from lambent.control.code import Code
 from lambent.control.file_systems import FileSystems
 from lambent.control.function_state import FunctionState, Phase
@@ -47,7 +48,8 @@ class FunctionRecord:
     """A function as the store keeps it.
 
     ``configuration`` is what is shown; ``serving`` is the last one that was prepared successfully, which is what runs, or ``None``
-    before the first. ``unzipped`` is the size of the shown code in bytes.
+    before the first. ``unzipped`` is the size of the shown code in bytes. ``attached`` holds what other families keep with a function, a
+    version or an alias of it: policies, URLs and the like (``attachments.py``).
     """
 
     arn: FunctionArn
@@ -57,6 +59,11 @@ class FunctionRecord:
     serving: Configuration | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     unzipped: int = 0
+    attached: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    versions: Mapping[str, FunctionRecord] = field(default_factory=dict)  # by number; documents of their own in the store
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    last_version: int = 0  # the greatest number that was ever given
+    published: str = ""  # what was published last (versions.fingerprint)
 
     def codes(self) -> set[str]:
         """SHA-256 (hex) of all code that this function may still need."""
@@ -67,7 +74,20 @@ class FunctionRecord:
                 needed.update((code_of(document), *hashes))
                 if hashes:
                     needed.add(merged_key(hashes))
+        for version in self.versions.values():
+            needed |= version.codes()
         return needed
+
+    @property
+    def stored(self) -> int:
+        """Bytes of code that are kept for it, unzipped, all versions counted as AWS does."""
+        return self.unzipped + sum(version.unzipped for version in self.versions.values())
+
+    def at(self, qualifier: str | None) -> FunctionRecord | None:
+        """``$LATEST``, a version, or the version that an alias names first; ``None`` where there is none such."""
+        alias = self.aliases.get(qualifier or LATEST)
+        version = alias.version if alias is not None else qualifier or LATEST
+        return self if version == LATEST else self.versions.get(version)
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -78,6 +98,10 @@ class FunctionRecord:
             "serving": self.serving,
             "tags": dict(self.tags),
             "unzipped": self.unzipped,
+            "attached": {family: dict(held) for family, held in self.attached.items()},
+            "aliases": [alias.to_document() for alias in self.aliases.values()],
+            "last_version": self.last_version,
+            "published": self.published,
         }
 
     @staticmethod
@@ -91,6 +115,9 @@ class FunctionRecord:
             serving=document["serving"],
             tags=document["tags"],
             unzipped=document["unzipped"],
+            aliases={alias["name"]: Alias(**alias) for alias in document.get("aliases", ())},
+            last_version=document.get("last_version", 0),
+            published=document.get("published", ""),
         )
 
 
@@ -188,7 +215,8 @@ def show_listed(record: FunctionRecord, qualifier: str | None = None) -> Configu
 def compile_version(
     record: FunctionRecord, code_root: str, file_systems: FileSystems | None = None, images: Images = lambda document: None
 ) -> FunctionVersion:
-    """What the data plane gets of ``$LATEST``: what serves, or, where nothing ever did, what is shown, in a state that does not run.
+    """What the data plane gets of ``$LATEST``, or of a version's own record: what serves, or, where nothing ever did, what is shown, in
+    a state that does not run.
 
     ``code_root`` is the folder that holds a folder per SHA-256; ``images`` tells what a document with a container image runs, and its
     handler, or ``None`` for any other and for one whose image is not on record yet.
@@ -203,7 +231,7 @@ def compile_version(
     image, image_handler = images(document) or (None, "")
     version = FunctionVersion(
         arn=record.arn,
-        version=LATEST,
+        version=document["Version"],
         runtime=document.get("Runtime", ""),
         handler=document.get("Handler", image_handler),
         code_sha256=sha256,
@@ -223,6 +251,7 @@ def compile_version(
         log_format=logging["LogFormat"],
         application_log_level=logging.get("ApplicationLogLevel", ""),
         system_log_level=logging.get("SystemLogLevel", ""),
+        tracing=document.get("TracingConfig", {}).get("Mode", "PassThrough"),
     )
     return replace(version, environment_key=version.keyed())
 
