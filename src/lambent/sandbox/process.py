@@ -98,7 +98,7 @@ class ProcessDriver:
         if not self._folder:
             raise SandboxFault("the driver is not open")
         if not runtime:
-            raise SandboxFault('Container images need a root of their own, which plain processes cannot have: isolation is "process" here')
+            raise SandboxFault('Container images need a root of their own; plain processes have none: isolation is "process" here')
         if runtime not in self._runtimes:
             self._runtimes[runtime] = await asyncio.to_thread(self._assemble, runtime)
 
