@@ -62,6 +62,7 @@ class FunctionVersion:
     log_format: str = "Text"  # or "JSON"
     application_log_level: str = ""  # "" where the format is Text
     system_log_level: str = ""
+    tracing: str = "PassThrough"  # or "Active"; nothing that an environment is built from
 
     def keyed(self) -> str:
         """The hash of all that an environment is built from."""

@@ -58,9 +58,11 @@ from lambent.invoke.fittings import EnvironmentInfo, Fittings, log_stream_name
 from lambent.invoke.inside import Inside
 from lambent.invoke.job import Job
 from lambent.invoke.log_pump import Behind, LogPump
+from lambent.invoke.narrator import Narrator
 from lambent.invoke.report import Report
-from lambent.observe import log_lines
+from lambent.observe.log_levels import rank
 from lambent.observe.log_sink import LogStream
+from lambent.observe.platform_events import InitReport, InitRuntimeDone
 from lambent.runtime_api.events import InvokeEvent
 from lambent.runtime_api.frames import Frame, FrameType, encode_invoke
 from lambent.sandbox.driver import Sandbox, SandboxExit, SandboxSpec
@@ -102,6 +104,7 @@ class Environment:
         "_job",
         "_killing",
         "_machine",
+        "_narrator",
         "_owed",
         "_owner",
         "_problem",
@@ -134,7 +137,9 @@ class Environment:
         self._machine = EnvironmentMachine(self.id, version.timeout_s, fittings.response_cap, fittings.stream_cap)
         group = version.log_group or f"/aws/lambda/{version.arn.name}"
         self._stream = LogStream(version.arn.account, version.arn.region, group, self.log_stream)
-        self._pump = LogPump(self._stream, fittings.sink, fittings.clock)
+        least = rank(version.application_log_level) if version.log_format == "JSON" else 0
+        self._pump = LogPump(self._stream, fittings.sink, fittings.clock, least)
+        self._narrator = Narrator(self._pump, version, fittings.clock)
         self._extension_pump: LogPump | None = None
         self._sandbox: Sandbox | None = None
         self._problem = ("", "")
@@ -159,9 +164,7 @@ class Environment:
     def start(self, cause: str) -> None:
         """Make the sandbox and initialise. ``cause`` is the request that wanted an environment."""
         self._tell("starting", cause, f"{self.version.arn}:{self.version.version}")
-        runtime, runtime_arn = self._fittings.runtime_version(self.version)
-        if runtime:  # container images have none
-            self._pump.platform(log_lines.init_start(runtime, runtime_arn))
+        self._narrator.init_start(*self._fittings.runtime_version(self.version), self.log_stream)
         self._bring_up()
 
     def begin(self, job: Job) -> None:
@@ -182,7 +185,7 @@ class Environment:
         if self._job is not job:
             return  # it never arrived, and is somebody else's by now
         # The function is at work already; what it says is not read before this returns, so START still comes first.
-        self._pump.start(log_lines.start(request_id, self.version.version), job.call.want_log)
+        self._narrator.begin(job)
         story = self._fittings.story
         story.record(self.id, "busy", request_id, "", now)
         story.record(request_id, "assigned", self.id, "", now)
@@ -317,6 +320,8 @@ class Environment:
     def _start_sandbox(self, instruction: StartSandbox) -> None:
         assert self._job is not None
         self._tell("restarting", self._job.call.request_id, "its init failed and is run again inside the invocation")
+        self._narrator = Narrator(self._pump, self.version, self._clock, "invoke")
+        self._narrator.init_start(*self._fittings.runtime_version(self.version), self.log_stream)
         self._bring_up()
 
     def _bring_up(self) -> None:
@@ -346,13 +351,14 @@ class Environment:
         if spec.program is None or spec.program.transport == "frames":
             self._channel = Channel(sandbox.channel, fittings.response_cap, self._on_frames, self._on_broken)
         if getattr(sandbox, "api_listener", None) is not None:
-            inside = Inside(sandbox, spec, self.version, fittings, self._on_inside, self._on_http_frames, self._pump.platform)
+            inside = Inside(sandbox, spec, self.version, fittings, self._on_inside, self._on_http_frames, self._narrator)
             self._inside = inside
         elif self._channel is None:
             raise PlatformFault("This sandbox driver has no Runtime API for a runtime that talks HTTP")
         extension_logs: int = getattr(sandbox, "extension_logs", -1)
         if extension_logs >= 0:
-            self._extension_pump = LogPump(self._stream, Behind(self._pump, fittings.sink), self._clock)
+            self._extension_pump = LogPump(self._stream, Behind(self._pump), self._clock)
+            self._narrator.adopt(self._extension_pump)
             self._extension_pump.attach(extension_logs)
 
     def _on_made(self, task: asyncio.Task[None]) -> None:
@@ -469,8 +475,11 @@ class Environment:
         assert job is not None
         if job.stream is not None:
             job.stream.close()
+        report = Report(job, instruction.outcome, self.version, self.memory_peak)
+        if instruction.outcome.done_at and not self._narrator.plain:
+            report.tell_runtime_done(self._narrator)
         if not job.call.want_log and not job.future.done():
-            job.future.set_result(Report(job, instruction.outcome, self.version, self.memory_peak).result(b""))
+            job.future.set_result(report.result(b""))
 
     def _answer(self, instruction: Answer) -> None:
         outcome = instruction.outcome
@@ -494,7 +503,9 @@ class Environment:
             job.resolve(report.result(tail))
 
     def _write(self, report: Report) -> bytes:
-        return report.write(self._pump, self._clock, self._fittings.story, self.id)
+        if self._extension_pump is not None:
+            self._extension_pump.drain()
+        return report.write(self._pump, self._narrator, self._clock, self._fittings.story, self.id)
 
     def _write_owed(self) -> None:
         """The report of the invocation before, which every later line must follow."""
@@ -505,8 +516,7 @@ class Environment:
     def _report_init(self, instruction: ReportInit) -> None:
         self._tell(f"init {instruction.status}", self._machine.request_id, instruction.error_type)
         self._pump.end_line()
-        line = log_lines.init_report(instruction.seconds * 1000, instruction.phase, instruction.status, instruction.error_type)
-        self._pump.platform(line)
+        self._init_over(instruction.status, instruction.seconds, instruction.ready_at, instruction.error_type)
         self._pump.flush()
 
     def _freeze(self, instruction: Freeze) -> None:
@@ -522,13 +532,22 @@ class Environment:
         if self._settle is not None:  # from here on the function gets its share of the CPU and no more
             settle, self._settle = self._settle, None
             settle()
-        if self._inside is not None:
-            self._inside.end_init()
+        self._init_over("success", instruction.seconds, instruction.ready_at, "")
         if self._init_timer is not None:
             self._init_timer.cancel()
             self._init_timer = None
             self._pump.flush()
             self._tell("initialized", "", "")
+
+    def _init_over(self, status: str, seconds: float, ready_at: float, error_type: str) -> None:
+        narrator = self._narrator
+        at = narrator.wall(ready_at) if ready_at else 0.0
+        done = InitRuntimeDone(narrator.phase, "success") if ready_at else InitRuntimeDone(narrator.phase, status, error_type)
+        narrator.tell(done, at)
+        if self._inside is not None and status == "success":
+            self._inside.end_init()
+        narrator.tell(InitReport(narrator.phase, status, seconds * 1000, error_type))
+        narrator.settle()
 
     def _ready(self, instruction: Ready) -> None:
         at = self._clock.monotonic()

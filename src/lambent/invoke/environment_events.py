@@ -223,7 +223,9 @@ def event_of(frame: Frame, at: float, unread: bool) -> Event:
 class Outcome:
     """How an invocation ended. Times are monotonic seconds; ``init_s`` is set for the first one after a successful init phase.
 
-    ``payload`` is empty where it has been passed on in chunks. ``produced`` counts the bytes of the response, passed on or not.
+    ``payload`` is empty where it has been passed on in chunks. ``produced`` counts the bytes of a streamed response, passed on or not.
+    ``first_at`` and ``answered_at`` are when the response began and was complete, ``done_at`` when the runtime asked for more; 0 if never.
+    ``told``: telemetry has heard that the runtime is done.
 
     ``status`` is what the report says: ``success``, ``error`` or ``timeout``. ``note`` is a log line of the platform that precedes END.
     ``fault`` is set where the platform failed; there is no payload then.
@@ -240,6 +242,10 @@ class Outcome:
     init_s: float | None = None
     fault: PlatformFault | None = None
     produced: int = 0
+    first_at: float = 0.0
+    answered_at: float = 0.0
+    done_at: float = field(default=0.0, compare=False)
+    told: bool = field(default=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -279,17 +285,24 @@ class Respond:
 
 @dataclass(slots=True)
 class ReportInit:
-    """An init that failed: ``phase`` is ``init`` or ``invoke``, ``status`` ``error`` or ``timeout``."""
+    """An init that failed: ``phase`` is ``init`` or ``invoke``, ``status`` ``error`` or ``timeout``.
+
+    ``ready_at`` is when the runtime itself had been ready, or 0.
+    """
 
     phase: str
     status: str
     seconds: float
     error_type: str
+    ready_at: float = field(default=0.0, compare=False)
 
 
 @dataclass(slots=True)
 class InitDone:
-    """The runtime and every extension are ready: no more registrations."""
+    """The runtime and every extension are ready: no more registrations. ``ready_at`` is when the runtime was."""
+
+    seconds: float = field(default=0.0, compare=False)
+    ready_at: float = field(default=0.0, compare=False)
 
 
 @dataclass(slots=True)

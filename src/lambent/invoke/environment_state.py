@@ -53,7 +53,6 @@ from lambent.errors import FunctionFault, IllegalTransition, PlatformFault
 from lambent.invoke import fault_payloads
 from lambent.invoke.environment_events import (
     FREEZE,
-    INIT_DONE,
     KILL_SANDBOX,
     KILL_TIMED_OUT,
     READY,
@@ -74,6 +73,7 @@ from lambent.invoke.environment_events import (
     Gone,
     IdleLong,
     InitDeadlinePassed,
+    InitDone,
     InitErrorFrame,
     Instruction,
     Kill,
@@ -113,12 +113,14 @@ class EnvironmentMachine:
         "_content_type",
         "_cut",
         "_fence",
+        "_first_at",
         "_history",
         "_init_at",
         "_init_s",
         "_interest",
         "_outcome",
         "_produced",
+        "_ready_at",
         "_streams",
         "_token",
         "_unready",
@@ -144,12 +146,14 @@ class EnvironmentMachine:
         self._streams = False  # the caller takes chunks
         self._content_type = ""
         self._chunks: list[bytes] = []  # gathered for a caller that does not
+        self._first_at = 0.0  # when they began
         self._produced = 0
         self._cut = False  # over the limit: what else comes is dropped
         self._interest = False  # some extension wants to hear of invocations
         self._unready = False  # some extension has yet to ask for its next event
         self._began_at = 0.0
         self._init_at = 0.0
+        self._ready_at = 0.0  # the runtime asked for its first invocation
         self._init_s: float | None = None
         self._outcome: Outcome | None = None
         self._history: deque[tuple[str, str, str]] = deque(maxlen=_STORY)
@@ -173,7 +177,7 @@ class EnvironmentMachine:
     # ---------------------------------------------------------------------------------------------------------- init
 
     def begin_init(self, event: Started) -> Sequence[Instruction]:
-        self._init_at = event.at
+        self._init_at, self._ready_at = event.at, 0.0
         self._interest, self._unready = False, event.extensions
         self.state = State.INITIALIZING if self.state is State.STARTING else State.REINITIALIZING
         return _NOTHING
@@ -192,12 +196,14 @@ class EnvironmentMachine:
         return _NOTHING
 
     def runtime_ready(self, event: NextFrame) -> Sequence[Instruction]:
+        self._ready_at = event.at
         if not self._unready:
             return self.initialized(event)
         self.state = State.SETTLING
         return _NOTHING
 
     def runtime_ready_again(self, event: NextFrame) -> Sequence[Instruction]:
+        self._ready_at = event.at
         if not self._unready:
             return self.send(event)
         self.state = State.RESETTLING
@@ -206,7 +212,7 @@ class EnvironmentMachine:
     def initialized(self, event: NextFrame | ExtensionsReady) -> Sequence[Instruction]:
         self.state = State.IDLE
         self._init_s = event.at - self._init_at
-        return (INIT_DONE, READY)
+        return (InitDone(self._init_s, self._ready_at), READY)
 
     def init_failed(self, event: InitErrorFrame) -> Sequence[Instruction]:
         return self._break("error", event.at, event.error_type)
@@ -226,7 +232,10 @@ class EnvironmentMachine:
     def _break(self, status: str, at: float, error_type: str) -> Sequence[Instruction]:
         self.state = State.BROKEN
         kill = KILL_TIMED_OUT if status == "timeout" else KILL_SANDBOX
-        return (ReportInit("init", status, at - self._init_at, error_type), kill, READY_BROKEN)
+        return (self._report_init("init", status, at, error_type), kill, READY_BROKEN)
+
+    def _report_init(self, phase: str, status: str, at: float, error_type: str) -> ReportInit:
+        return ReportInit(phase, status, at - self._init_at, error_type, self._ready_at)
 
     def restart(self, event: Assigned) -> Sequence[Instruction]:
         self._accept(event)
@@ -238,19 +247,19 @@ class EnvironmentMachine:
 
     def fail_init(self, event: InitErrorFrame) -> Sequence[Instruction]:
         outcome = Outcome(event.body, function_error=True, status="error", error_type=event.error_type)
-        report = ReportInit("invoke", "error", event.at - self._init_at, event.error_type)
+        report = self._report_init("invoke", "error", event.at, event.error_type)
         return (report, *self._end(outcome, event.at, "init error"))
 
     def fail_init_exit(self, event: Exited) -> Sequence[Instruction]:
-        report = ReportInit("invoke", "error", event.at - self._init_at, fault_payloads.exit_type(event.how))
+        report = self._report_init("invoke", "error", event.at, fault_payloads.exit_type(event.how))
         return (report, *self._exit(event))
 
     def fail_init_extension(self, event: ExtensionFailed) -> Sequence[Instruction]:
-        report = ReportInit("invoke", "error", event.at - self._init_at, event.error_type)
+        report = self._report_init("invoke", "error", event.at, event.error_type)
         return (report, *self.lose_extension(event))
 
     def time_out_init(self, event: DeadlinePassed) -> Sequence[Instruction]:
-        return (ReportInit("invoke", "timeout", event.at - self._init_at, ""), *self.time_out(event))
+        return (self._report_init("invoke", "timeout", event.at, ""), *self.time_out(event))
 
     # --------------------------------------------------------------------------------------------------------- invoke
 
@@ -263,7 +272,7 @@ class EnvironmentMachine:
         return (THAW, self._hand_over())
 
     def send(self, event: NextFrame | ExtensionsReady) -> Sequence[Instruction]:
-        return (INIT_DONE, self._hand_over())
+        return (InitDone(event.at - self._init_at, self._ready_at), self._hand_over())
 
     def _accept(self, event: Assigned) -> None:
         self.request_id = event.request_id
@@ -285,6 +294,7 @@ class EnvironmentMachine:
             return self._settle_too_large()
         self.state = State.ANSWERED
         self._outcome = Outcome(event.body, event.head[len(self._fence) :] or "application/json")
+        self._outcome.first_at = self._outcome.answered_at = event.at
         return _NOTHING
 
     def respond_error(self, event: ErrorFrame) -> Sequence[Instruction]:
@@ -294,6 +304,7 @@ class EnvironmentMachine:
             return self._settle_too_large()
         self.state = State.ANSWERED
         self._outcome = Outcome(event.body, function_error=True, error_type=event.head[len(self._fence) :].partition("\n")[0])
+        self._outcome.first_at = self._outcome.answered_at = event.at
         return _NOTHING
 
     def _settle_too_large(self) -> Sequence[Instruction]:
@@ -312,7 +323,7 @@ class EnvironmentMachine:
             return self._refuse(event)
         self.state = State.STREAMING
         self._content_type = event.head[len(self._fence) :] or "application/octet-stream"
-        self._produced, self._cut, self._chunks = 0, False, []
+        self._first_at, self._produced, self._cut, self._chunks = event.at, 0, False, []
         return (OpenStream(self._content_type),) if self._streams else _NOTHING
 
     def take_chunk(self, event: Chunk) -> Sequence[Instruction]:
@@ -351,6 +362,7 @@ class EnvironmentMachine:
         else:
             self._outcome = Outcome(b"".join(self._chunks), self._content_type)
         self._outcome.produced, self._chunks = self._produced, []
+        self._outcome.first_at, self._outcome.answered_at = self._first_at, event.at
         return _NOTHING
 
     def _refuse(self, event: AnswerFrame) -> Sequence[Instruction]:
@@ -365,12 +377,13 @@ class EnvironmentMachine:
         if not self._unready:
             return self.finish(event)
         outcome = self._settled()
-        outcome.began_at, outcome.ended_at = self._began_at, event.at
+        outcome.began_at, outcome.ended_at, outcome.done_at = self._began_at, event.at, event.at
         self.state = State.LINGERING
         return (Respond(outcome),)
 
     def finish(self, event: NextFrame | ExtensionsReady) -> Sequence[Instruction]:
         outcome = self._close(self._settled(), event.at)
+        outcome.done_at = outcome.done_at or event.at
         self.state = State.IDLE
         return (Answer(outcome), READY)
 

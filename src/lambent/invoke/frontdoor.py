@@ -11,6 +11,7 @@ submitted, and a stale version never gets a new environment.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from lambent.clock import Clock
 from lambent.invoke import payload as payloads
@@ -38,6 +39,7 @@ class FrontDoor:
         self._clock = clock
         self._story = story
         self._limit = limits.sync_payload
+        self._sampler = trace.Sampler()
         self._pace = Pace(limits.stream_burst, limits.stream_rate)
 
     async def invoke(self, call: Invocation) -> InvocationResult:
@@ -66,7 +68,8 @@ class FrontDoor:
             version = self._registry.resolve(call.target)
             now = self._clock.now()
             self._story.record(call.request_id, "accepted", call.cause, version.arn.name, now)
-            traced = trace.complete(call.trace, now)
+            decide = partial(self._sampler.decide, version.arn, now) if version.tracing == "Active" else None
+            traced = trace.complete(call.trace, now, decide)
             if stream is not None:
                 stream.executed_version, stream.trace = version.version, traced
             self._pools.submit(Job(call, version, call.payload or b"{}", traced, permit, answer, 0, stream))

@@ -20,7 +20,8 @@ from typing import Any
 from lambent.function_version import FunctionVersion
 from lambent.invoke.environment_events import Event, ExtensionFailed, ExtensionsReady, Registered
 from lambent.invoke.fittings import Fittings
-from lambent.observe import log_lines
+from lambent.invoke.narrator import Narrator
+from lambent.observe import platform_events
 from lambent.runtime_api import events
 from lambent.runtime_api.events import Identity, InvokeEvent, RuntimeApi
 from lambent.runtime_api.frames import Frame
@@ -32,11 +33,10 @@ RUNTIME_SHARE = 0.3
 
 Hear = Callable[["Inside", Event], None]
 HearFrames = Callable[["Inside", list[Frame]], None]
-Say = Callable[[str], None]
 
 
 class Inside:
-    """``hear`` and ``hear_frames`` are the environment's ears, ``say`` writes a line of the platform's into its log."""
+    """``hear`` and ``hear_frames`` are the environment's ears, ``narrator`` is its voice."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Inside:
         fittings: Fittings,
         hear: Hear,
         hear_frames: HearFrames,
-        say: Say,
+        narrator: Narrator,
     ) -> None:
         self.over_http = spec.program is not None and spec.program.transport == "http"
         self.api: RuntimeApi | None = None
@@ -56,7 +56,7 @@ class Inside:
         self._fittings = fittings
         self._hear = hear
         self._hear_frames = hear_frames
-        self._say = say
+        self._narrator = narrator
         self._loop = asyncio.get_running_loop()
         self._external = tuple(path.rpartition("/")[2] for path in spec.extensions)
         self._running = set(self._external)
@@ -99,7 +99,7 @@ class Inside:
         self._initializing = False
         if self.api is not None:
             for extension in self.api.extensions.values():
-                self._say(log_lines.extension(extension.name, "Ready", tuple(sorted(extension.events))))
+                self._narrator.tell(platform_events.Extension(extension.name, "Ready", tuple(sorted(extension.events))))
             self.api.end_init()
 
     def leave(self) -> None:
@@ -136,7 +136,7 @@ class Inside:
         self._lost(event.name, kind, event.error_type or kind)
 
     def on_subscribed(self, name: str, types: tuple[str, ...]) -> None:
-        self._say(log_lines.telemetry(name, tuple(kind.capitalize() for kind in types)))
+        self._narrator.tell(platform_events.TelemetrySubscription(name, types))
 
     # -------------------------------------------------------------------------------------------------------------- inside
 
@@ -156,7 +156,7 @@ class Inside:
         if self._initializing:
             known = self.api.extensions.get(name) if self.api is not None else None
             state = "LaunchError" if error_type == "Extension.LaunchError" else "Failed"
-            self._say(log_lines.extension(name, state, known.events if known is not None else (), error_type))
+            self._narrator.tell(platform_events.Extension(name, state, known.events if known is not None else (), error_type))
         self._tell(ExtensionFailed(error_type, detail, self._now()))
 
     def _tell(self, event: Event) -> None:
@@ -184,6 +184,7 @@ class Inside:
             self._external,
             getattr(self._sandbox, "open_socket", None),
         )
+        self._narrator.opened(self.api)
         if not self._initializing:
             self.api.end_init()
 

@@ -19,10 +19,13 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lambent.clock import Clock, Timer
-from lambent.observe.log_lines import LineSplitter, LogTail
+from lambent.observe.log_frames import Record, RecordReader
+from lambent.observe.log_levels import level_of, parsed
+from lambent.observe.log_lines import LogTail
 from lambent.observe.log_sink import LogSink, LogStream
 
 CHUNK = 65_536
@@ -33,31 +36,52 @@ _PIPE = 65_536
 
 
 class Behind:
-    """A sink for what extensions print: what the platform and the function have said before goes out first."""
+    """A sink for what extensions print: behind what the platform and the function have said before, in the same stream and tail."""
 
-    def __init__(self, pump: LogPump, sink: LogSink) -> None:
+    def __init__(self, pump: LogPump) -> None:
         self._pump = pump
-        self._sink = sink
 
     def write(self, stream: LogStream, lines: Sequence[tuple[int, str]]) -> None:
+        self._pump.add(lines)
         self._pump.flush()
-        self._sink.write(stream, lines)
 
 
 class LogPump:
-    """Reads one pipe at a time and writes one log stream."""
+    """Reads one pipe at a time and writes one log stream. ``least`` is the level below which JSON lines are dropped; 0 for a text log.
 
-    __slots__ = ("_budget", "_clock", "_fd", "_loop", "_pending", "_refilled", "_resume", "_sink", "_size", "_splitter", "_stream", "_tail")
+    ``tap`` is called with each line's time in epoch seconds and the line; or, in a JSON log, the object that it is.
+    """
 
-    def __init__(self, stream: LogStream, sink: LogSink, clock: Clock) -> None:
+    __slots__ = (
+        "_budget",
+        "_clock",
+        "_fd",
+        "_last",
+        "_least",
+        "_loop",
+        "_pending",
+        "_reader",
+        "_refilled",
+        "_resume",
+        "_sink",
+        "_size",
+        "_stream",
+        "_tail",
+        "tap",
+    )
+
+    def __init__(self, stream: LogStream, sink: LogSink, clock: Clock, least: int = 0) -> None:
+        self.tap: Callable[[float, str | dict[str, Any]], None] | None = None
+        self._least = least
         self._stream = stream
         self._sink = sink
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = -1
         self._size = _PIPE
-        self._splitter = LineSplitter()
+        self._reader = RecordReader()
         self._pending: list[tuple[int, str]] = []
+        self._last = 0  # the time of the last line
         self._tail: LogTail | None = None
         self._budget = float(BURST)
         self._refilled = 0.0
@@ -79,16 +103,22 @@ class LogPump:
             self._pause(fd)
         return fd
 
-    def start(self, line: str, keep_tail: bool) -> None:
-        """The first line of an invocation. Only what is written from here on is in its tail."""
+    def begin(self, keep_tail: bool) -> None:
+        """An invocation begins. Only what is written from here on is in its tail."""
         self._tail = LogTail() if keep_tail else None
-        self.platform(line)
 
     def platform(self, line: str) -> None:
-        """A line of the platform's. What the function has left unfinished stands before it as a line of its own."""
+        """A line of the platform's."""
         if self._tail is not None:
             self._tail.add(line.encode())
         self._pending.append((int(self._clock.now() * 1000), line))
+
+    def add(self, lines: Sequence[tuple[int, str]]) -> None:
+        """Lines from elsewhere, with their times in epoch milliseconds."""
+        if self._tail is not None:
+            for _, line in lines:
+                self._tail.add(line.encode())
+        self._pending.extend(lines)
 
     def finish(self) -> bytes:
         """The invocation is over: write everything out, and give its tail."""
@@ -115,10 +145,9 @@ class LogPump:
 
     def end_line(self) -> None:
         """Whatever lacks its line feed is a line now."""
-        rest = self._splitter.flush()
+        rest = self._reader.flush()
         if rest:
-            stamp = int(self._clock.now() * 1000)
-            self._pending.extend((stamp, line) for line in rest)
+            self._put(rest)
 
     def flush(self) -> None:
         """Hand the lines over."""
@@ -152,10 +181,24 @@ class LogPump:
 
     def _take(self, data: bytes) -> None:
         self._budget -= len(data)
-        if self._tail is not None:
-            self._tail.add(data)
-        stamp = int(self._clock.now() * 1000)
-        self._pending.extend((stamp, line) for line in self._splitter.feed(data))
+        self._put(self._reader.feed(data))
+
+    def _put(self, records: list[Record]) -> None:
+        now = int(self._clock.now() * 1000)
+        pending, tail, checked = self._pending, self._tail, self._least or self.tap is not None
+        for text, level, time in records:
+            stamp = self._last = max(min(time, now), self._last) if time else now
+            if checked and self._is_dropped(text, level, stamp):
+                continue
+            pending.append((stamp, text))
+            if tail is not None:
+                tail.add(text.encode())
+
+    def _is_dropped(self, text: str, level: int, stamp: int) -> bool:
+        document = parsed(text) if self._least else None
+        if self.tap is not None:
+            self.tap(stamp / 1000, text if document is None else document)
+        return (level or level_of(document)) < self._least
 
     def _throttle(self) -> None:
         now = self._clock.monotonic()
