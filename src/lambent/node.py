@@ -34,10 +34,11 @@ from lambent.api.pages import Pages
 from lambent.arn import parse_function
 from lambent.clock import Clock, SystemClock
 from lambent.control.account import Account
+from lambent.control.aliases import Aliases
 from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
 from lambent.control.code_room import CodeRoom
-from lambent.control.code_source import CodeSource
+from lambent.control.code_source import CodeSource, OtherShelf, OwnShelf
 from lambent.control.file_systems import FileSystems, require_mountable
 from lambent.control.function_rules import Rules, machine_architecture
 from lambent.control.function_table import FunctionTable
@@ -47,6 +48,7 @@ from lambent.control.layer_merge import extensions_in
 from lambent.control.layer_table import LayerTable
 from lambent.control.layers import Layers
 from lambent.control.tags import Tags
+from lambent.control.versions import Versions
 from lambent.errors import LambentError, invalid_parameter
 from lambent.function_version import FunctionVersion
 from lambent.iam.credentials import Authenticator
@@ -59,6 +61,11 @@ from lambent.invoke.frontdoor import FrontDoor
 from lambent.invoke.pools import Pools
 from lambent.invoke.registry import Registry
 from lambent.invoke.sandbox_specs import SandboxSpecs
+from lambent.objects.buckets import Buckets
+from lambent.objects.listing import Listing
+from lambent.objects.multipart import Uploads
+from lambent.objects.objects import Objects
+from lambent.objects.segments import Segments
 from lambent.observe.log_store import LogStore
 from lambent.observe.story import Story
 from lambent.queues.directory import Directory
@@ -71,7 +78,9 @@ from lambent.runtimes.versions import runtime_version
 from lambent.sandbox.choose import make_driver
 from lambent.sandbox.driver import IsolationReport, SandboxDriver, SandboxSpec
 from lambent.services.lambda_ import LambdaService
+from lambent.services.lambda_versions import LambdaVersions
 from lambent.services.logs import LogsService
+from lambent.services.s3 import S3Service
 from lambent.services.sqs import SqsService
 from lambent.services.sts import StsService
 from lambent.services.table import methods
@@ -80,6 +89,7 @@ from lambent.store.blobs import FileBlobs
 from lambent.store.contract import Store, StoreUnavailable
 from lambent.store.sqlite import SqliteStore
 from lambent.wire.gateway import Gateway
+from lambent.wire.router import is_s3
 
 log = logging.getLogger("lambent.node")
 
@@ -132,6 +142,7 @@ class Node:
             gc.freeze()
             gc.set_threshold(50_000, 20, 50)  # what a request leaves behind is freed by reference counts; cycles can wait
             self.create_task(self._purge())
+            self.create_task(self._sweep_objects())
             announce(self.settings, self.driver.report)
             await stop.wait()
 
@@ -141,6 +152,7 @@ class Node:
         await self._open_ground()
         await self._open_sandboxes()
         await self._open_queues()
+        await self._open_objects()
         self._build_data_plane()
         await self._build_control_plane()
         self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
@@ -151,6 +163,7 @@ class Node:
         pages = Pages(self._health, self._environments, self._tell, self.code.download, self._debug if own else None)
         host = f"{settings.host}:{settings.port}"
         self.http.handle = App(Gateway(), Authenticator(settings, self.clock), methods(self._services()), pages, host).handle
+        self.http.streams = is_s3
         await self.http.listen(sock)
         self._closers.push_async_callback(self.http.close, STOP_SECONDS)
 
@@ -191,10 +204,23 @@ class Node:
         images = await self._images(self.code_root)
         self.rules = Rules(limits, self.catalogue, file_systems=FileSystems(settings.sandbox.file_systems))
         layer_table = LayerTable(self.store)
+        shelf = OtherShelf(settings.s3) if settings.s3.endpoint else OwnShelf(self.buckets, self.objects, self.segments)
+        source = CodeSource(shelf, limits)
         self.room = CodeRoom(self.table, layer_table, limits)
-        self.layers = Layers(layer_table, self.code, CodeSource(), self.room, clock, limits)
+        self.layers = Layers(layer_table, self.code, source, self.room, clock, limits)
         self.functions = Functions(
-            self.table, self.code, self.rules, self.registry, self.driver.prepare, self, clock, limits, self.layers, self.room, images
+            self.table,
+            self.code,
+            self.rules,
+            self.registry,
+            self.driver.prepare,
+            self,
+            clock,
+            limits,
+            self.layers,
+            self.room,
+            images,
+            source,
         )
         self._closers.push_async_callback(self._finish_tasks)
         await self.functions.load()
@@ -202,12 +228,27 @@ class Node:
     def _services(self) -> dict[str, object]:
         """Who answers which service; several objects may share one (``services/table.py``)."""
         tags, account = Tags(self.table, self.rules), Account(self.table, self.room, self.settings.limits)
+        self.aliases = Aliases(self.table, self.registry, self.settings.limits)
+        versions = Versions(self.table, self.functions, self.settings.limits)
         return {
-            "lambda": (LambdaService(self.functions, tags, account, self.front_door, self.layers),),
+            "lambda": (
+                LambdaVersions(versions, self.aliases),
+                LambdaService(self.functions, tags, account, self.front_door, self.layers),
+            ),
             "logs": (LogsService(self.logs, self.clock),),
+            "s3": (S3Service(self.buckets, self.objects, self.uploads, Listing(self.store, self.objects), self.segments, self.clock),),
             "sqs": (SqsService(self.queues, self.mailbox, self.moves, self.clock),),
             "sts": (StsService(),),
         }
+
+    async def _open_objects(self) -> None:
+        self.segments = Segments(self.data_dir / "objects", self.clock)
+        await self.segments.open()
+        self._closers.callback(self.segments.close)
+        self.buckets = Buckets(self.store, self.clock)
+        await self.buckets.load()
+        self.objects = Objects(self.store, self.buckets, self.segments, self.clock)
+        self.uploads = Uploads(self.store, self.buckets, self.objects, self.segments, self.clock)
 
     async def _open_queues(self) -> None:
         self.queues = Directory(self.store, self.clock)
@@ -246,6 +287,11 @@ class Node:
             await self.clock.sleep(PURGE_SECONDS)
             with contextlib.suppress(StoreUnavailable):
                 await self.logs.purge(self.clock.now())
+
+    async def _sweep_objects(self) -> None:
+        """Remove what uploads left behind that were never committed."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.segments.sweep(self.objects.used_segments())
 
     async def _finish_tasks(self) -> None:
         for task in self._tasks:

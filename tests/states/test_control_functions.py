@@ -534,7 +534,6 @@ def test_environment_of_exactly_the_limit(tmp_path: Path):
 @pytest.mark.parametrize(
     "params",
     [
-        {"Publish": True},
         {"PublishTo": "LATEST_PUBLISHED"},
         {"VpcConfig": {"SubnetIds": ["s"], "SecurityGroupIds": ["g"]}},
         {"SnapStart": {"ApplyOn": "PublishedVersions"}},

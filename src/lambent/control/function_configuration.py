@@ -252,7 +252,6 @@ def compile_version(
         application_log_level=logging.get("ApplicationLogLevel", ""),
         system_log_level=logging.get("SystemLogLevel", ""),
         tracing=document.get("TracingConfig", {}).get("Mode", "PassThrough"),
-        tracing=document.get("TracingConfig", {}).get("Mode", "PassThrough"),
     )
     return replace(version, environment_key=version.keyed())
 

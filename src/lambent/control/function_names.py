@@ -1,7 +1,7 @@
 """From the name that a caller wrote to the one function that is meant (contract 01 §2).
 
 Every operation of the control plane and every invocation goes through ``resolve``, so that the refusals (another Region, another account,
-two qualifiers that disagree) are worded in one place. Until versions and aliases exist, ``$LATEST`` is the only qualifier that is found.
+two qualifiers that disagree) are worded in one place.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def require_own(call: Call, action: str, arn: FunctionArn) -> None:
 
 
 def require_latest(arn: FunctionArn) -> None:
-    """Refuse every qualifier but ``$LATEST``; there are no versions and aliases yet."""
+    """Refuse every qualifier but ``$LATEST``, for operations on the function as a whole."""
     if arn.qualifier not in (None, LATEST):
         raise missing(arn)
 

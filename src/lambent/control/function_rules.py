@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lambent.control import image_code
+from lambent.control.code_source import BucketObject, bucket_object
 from lambent.control.file_systems import FileSystems
 from lambent.control.logging_config import check_logging, default_logging
 from lambent.errors import NotImplementedFault, invalid_parameter
@@ -26,6 +27,7 @@ from lambent.settings import Limits
 from lambent.wire.validate import at_least, at_most, validation_fault, violation
 
 Params = Mapping[str, Any]
+Source = bytes | str | BucketObject  # a zip, the name of an image, an object that is a zip
 
 
 class Catalogue(Protocol):
@@ -54,10 +56,9 @@ REFUSED_IF_PRESENT = (
     "AcceleratorConfig",
 )  # even empty they ask for another kind
 REFUSED_BY_VALUE = {
-    "Publish": "true",
     "VpcConfig": "with subnets or security groups",
     "SnapStart": "ApplyOn other than None",
-    "Code": "S3Bucket, S3Key",
+    "Code": "S3ObjectStorageMode REFERENCE, SourceKMSKeyArn",
 }
 """Answered with ``NotImplementedException``: their effect does not exist yet, and to accept them would be a lie."""
 
@@ -80,12 +81,12 @@ class Rules:
         self.machine = machine or machine_architecture()
         self.file_systems = file_systems or FileSystems({})
 
-    def create(self, params: Params) -> bytes | str:
-        """Check CreateFunction; gives the zip, or the name of the image."""
+    def create(self, params: Params) -> Source:
+        """Check CreateFunction; gives the zip, the object that is one, or the name of the image."""
         _refuse_unbuilt("CreateFunction", params)
         package_type = params.get("PackageType") or "Zip"
         image_code.check_members(package_type, params)
-        content: bytes | str
+        content: Source
         if package_type == "Image":
             content = image_code.source(params["Code"], "creating")
         else:
@@ -103,10 +104,10 @@ class Rules:
         image_code.check_members(package_type, params)
         self._configuration(params, None)
 
-    def update_code(self, params: Params, package_type: str = "Zip") -> bytes | str:
-        """Check UpdateFunctionCode; gives the zip, or the name of the image."""
+    def update_code(self, params: Params, package_type: str = "Zip") -> Source:
+        """Check UpdateFunctionCode; gives the zip, the object that is one, or the name of the image."""
         _refuse_unbuilt("UpdateFunctionCode", params)
-        content: bytes | str
+        content: Source
         if package_type == "Image":
             content = image_code.source(params, "updating")
         elif params.get("ImageUri"):
@@ -121,19 +122,16 @@ class Rules:
         if params.get("Runtime"):
             await asyncio.to_thread(self._catalogue.plan, params["Runtime"])
 
-    def zip_file(self, operation: str, code: Params) -> bytes:
-        """The zip of a request that must have exactly one source of code."""
+    def zip_file(self, operation: str, code: Params) -> bytes | BucketObject:
+        """The zip of a request that must have exactly one source of code, or the object that it is."""
         content: bytes | None = code.get("ZipFile")
+        wanted = bucket_object(operation, code)
         if content is not None:
-            if any(code.get(name) for name in ("S3Bucket", "S3Key", "S3ObjectVersion", "ImageUri")):
+            if wanted is not None or code.get("ImageUri"):
                 raise invalid_parameter("Please do not provide other FunctionCode parameters when providing a ZipFile.")
-            for name in ("S3ObjectStorageMode", "SourceKMSKeyArn"):
-                if code.get(name):
-                    raise NotImplementedFault("lambda", f"{operation} with {name}")
             return content
-        for name in ("S3Bucket", "S3Key"):
-            if code.get(name):
-                raise NotImplementedFault("lambda", f"{operation} with {name}")
+        if wanted is not None:
+            return wanted
         raise invalid_parameter("Please provide a source for function code.")
 
     def architectures(self, params: Params) -> None:
@@ -202,8 +200,6 @@ def _refuse_unbuilt(operation: str, params: Params) -> None:
     """Refuse the options whose effect does not exist yet."""
     named: list[str] = [name for name in REFUSED_IF_SET if params.get(name)]
     named += [name for name in REFUSED_IF_PRESENT if name in params]
-    if params.get("Publish"):
-        named.append("Publish")
     network = params.get("VpcConfig") or {}
     if network.get("SubnetIds") or network.get("SecurityGroupIds"):
         named.append("VpcConfig")

@@ -16,14 +16,15 @@ import asyncio
 import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lambent.arn import FunctionArn
 from lambent.control.function_configuration import FunctionRecord
 from lambent.errors import PlatformFault
-from lambent.store.contract import ABSENT, Delete, Put, Record, Store, StoreConflict
+from lambent.store.contract import ABSENT, Delete, Mutation, Put, Store, StoreConflict
 
 KIND = "function"
+VERSION_KIND = "function-version"
 ATTEMPTS = 100
 
 Mutate = Callable[[FunctionRecord | None], FunctionRecord | None]
@@ -60,8 +61,20 @@ class FunctionTable:
         after = ""
         while page := await self._store.scan(KIND, "", after):
             for record in page:
-                self._show(record.key, _read(record))
+                self._show(record.key, (await self._with_versions(record.key, FunctionRecord.from_document(record.value)), record.revision))
             after = page[-1].key
+
+    async def _with_versions(self, key: str, record: FunctionRecord) -> FunctionRecord:
+        """A function read from the store, with its versions, which have documents of their own."""
+        if not record.last_version:
+            return record
+        versions: dict[str, FunctionRecord] = {}
+        after = ""
+        while page := await self._store.scan(VERSION_KIND, f"{key}/", after):
+            for found in page:
+                versions[found.key.rpartition("/")[2].lstrip("0")] = FunctionRecord.from_document(found.value)
+            after = page[-1].key
+        return replace(record, versions=versions)
 
     def get(self, arn: FunctionArn) -> FunctionRecord | None:
         found = self._records.get(key_of(arn))
@@ -114,12 +127,15 @@ class FunctionTable:
                 return after
             try:
                 if after is None:
-                    await self._store.commit(Delete(KIND, key, revision))
+                    await self._store.commit(Delete(KIND, key, revision), *_version_changes(key, before, None))
                 else:
-                    [revision] = await self._store.commit(Put(KIND, key, after.to_document(), revision))
+                    mutations = _version_changes(key, before, after)
+                    [revision, *_] = await self._store.commit(Put(KIND, key, after.to_document(), revision), *mutations)
             except StoreConflict:
                 found = await self._store.get(KIND, key)
-                there = None if found is None else _read(found)
+                there = None
+                if found is not None:
+                    there = (await self._with_versions(key, FunctionRecord.from_document(found.value)), found.revision)
                 self._show(key, there)
                 self.reloaded(before, None if there is None else there[0])
                 continue
@@ -134,11 +150,11 @@ class FunctionTable:
         scope = self._scope(account, region)
         before = self._records.pop(key, None)
         if before is not None:
-            scope.unzipped -= before[0].unzipped
+            scope.unzipped -= before[0].stored
             self._codes.subtract(before[0].codes())
         if entry is not None:
             self._records[key] = entry
-            scope.unzipped += entry[0].unzipped
+            scope.unzipped += entry[0].stored
             self._codes.update(entry[0].codes())
         if (before is None) != (entry is None):
             if entry is None:
@@ -158,5 +174,13 @@ def key_of(arn: FunctionArn) -> str:
     return f"{arn.account}/{arn.region}/{arn.name}"
 
 
-def _read(record: Record) -> tuple[FunctionRecord, int]:
-    return FunctionRecord.from_document(record.value), record.revision
+def _version_changes(key: str, before: FunctionRecord | None, after: FunctionRecord | None) -> list[Mutation]:
+    """What makes the versions in the store those of ``after``. The function's own expectation guards them all."""
+    old = before.versions if before is not None else {}
+    new = after.versions if after is not None else {}
+    changes: list[Mutation] = [
+        Put(VERSION_KIND, f"{key}/{number:0>10}", version.to_document())
+        for number, version in new.items()
+        if version is not old.get(number)
+    ]
+    return changes + [Delete(VERSION_KIND, f"{key}/{number:0>10}") for number in old if number not in new]

@@ -17,8 +17,8 @@ finds the unfinished preparation by its fence in the store and takes it up again
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from lambent.clock import Clock
 from lambent.control import page_marker
 from lambent.control.code import GRACE_S, Code, CodeLost, CodeStore
 from lambent.control.code_room import CodeRoom
+from lambent.control.code_source import BucketObject, CodeSource
 from lambent.control.function_configuration import (
     Configuration,
     FunctionRecord,
@@ -39,8 +40,8 @@ from lambent.control.function_configuration import (
     show,
     show_listed,
 )
-from lambent.control.function_names import missing, new_name, require_latest, resolve, resolve_function
-from lambent.control.function_rules import Rules
+from lambent.control.function_names import missing, new_name, resolve, resolve_function
+from lambent.control.function_rules import Rules, Source
 from lambent.control.function_state import CodeLost as CodeLostEvent
 from lambent.control.function_state import (
     Create,
@@ -58,6 +59,7 @@ from lambent.control.function_table import FunctionTable
 from lambent.control.image_code import ImageCode, ImageLost, is_image, location
 from lambent.control.layer_table import ResolvedLayers
 from lambent.control.layers import Layers
+from lambent.control.published import publish
 from lambent.errors import ClientFault, PlatformFault, conflict, invalid_parameter, precondition_failed
 from lambent.function_version import FunctionVersion
 from lambent.settings import Limits
@@ -76,7 +78,9 @@ class Registry(Protocol):
 
     def put(self, version: FunctionVersion) -> None: ...
 
-    def remove(self, arn: FunctionArn) -> None: ...
+    def remove(self, arn: FunctionArn, version: str | None = None) -> None: ...
+
+    def point(self, arn: FunctionArn, name: str, version: str, weights: Mapping[str, float]) -> None: ...
 
 
 class Tasks(Protocol):
@@ -101,6 +105,7 @@ class Functions:
         layers: Layers,
         room: CodeRoom,
         images: ImageCode,
+        source: CodeSource,
     ) -> None:
         self._table = table
         self._code = code
@@ -113,6 +118,7 @@ class Functions:
         self._layers = layers
         self._room = room
         self._images = images
+        self._source = source
         self._collecting = False
         self._code_root = code.folder("").rstrip("/")
         table.reloaded = self._follow
@@ -135,7 +141,7 @@ class Functions:
         if self._table.get(arn) is not None:
             raise _exists(arn)
         self._resolve_layers(call, params)  # refuses before the zip is unpacked; what counts is how they are at the commit
-        async with self._put(source) as code:
+        async with self._put(call, source) as code:
 
             def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
                 if before is not None:
@@ -152,9 +158,11 @@ class Functions:
                     tags=dict(params.get("Tags") or {}),
                     unzipped=code.unzipped,
                 )
+                if params.get("Publish"):
+                    record, _ = publish(record, fence=call.request_id)
                 return record, Create(call.request_id, now)
 
-            return show(await self._change(arn, decide))
+            return self._show_changed(await self._change(arn, decide), params)
 
     def get(self, call: Call, params: Params) -> dict[str, Any]:
         """GetFunction; the zip's URL is good for ten minutes."""
@@ -182,10 +190,31 @@ class Functions:
         if master not in (None, "ALL", call.region):
             return {"Functions": []}  # nothing is replicated here from elsewhere
         size = min(params.get("MaxItems") or self._limits.page, self._limits.page)
+        if every_version:
+            return self._list_every_version(call, after, size)
         page, more = self._table.page(call.account, call.region, after, size)
-        answer: dict[str, Any] = {"Functions": [show_listed(record, LATEST if every_version else None) for record in page]}
+        answer: dict[str, Any] = {"Functions": [show_listed(record) for record in page]}
         if more:
             answer["NextMarker"] = page_marker.encode("functions", page[-1].arn.name)
+        return answer
+
+    def _list_every_version(self, call: Call, after: str, size: int) -> dict[str, Any]:
+        """By name, and ``$LATEST`` before the numbers; a marker is ``name:number`` of the last one shown."""
+        name, _, last = after.partition(":")
+        found: list[tuple[FunctionRecord, int]] = []
+        first = self._table.get(FunctionArn(call.region, call.account, name)) if name else None
+        if first is not None:
+            found += [(first, number) for number in sorted(map(int, first.versions)) if number > int(last or 0)]
+        page, _ = self._table.page(call.account, call.region, name, size + 1)
+        for record in page:
+            found += [(record, number) for number in (0, *sorted(map(int, record.versions)))]
+        chosen = found[:size]
+        shown = [
+            show_listed(record.versions[str(number)], str(number)) if number else show_listed(record, LATEST) for record, number in chosen
+        ]
+        answer: dict[str, Any] = {"Functions": shown}
+        if len(found) > size:
+            answer["NextMarker"] = page_marker.encode("functions", f"{chosen[-1][0].arn.name}:{chosen[-1][1]}")
         return answer
 
     async def update_code(self, call: Call, params: Params) -> Configuration:
@@ -193,14 +222,14 @@ class Functions:
         before = self._changeable(self._table.get(arn), arn, Operation.UPDATE_CODE, params)
         source = self._rules.update_code(params, before.configuration["PackageType"])
         if params.get("DryRun"):
-            code = await self._try(source)
+            code = await self._try(call, source)
             self._require_room(arn, code.unzipped - before.unzipped)
             self._rules.unzipped(code.unzipped, layers_of(before.configuration).unzipped)
             tried = merge_code(before.configuration, code, params.get("Architectures"), self._clock.now())
             tried["LastModified"] = before.configuration["LastModified"]
             return show(replace(before, configuration=tried))
-        async with self._put(source) as code:
-            return show(await self._change(arn, lambda record: self._with_code(record, arn, call, params, code)))
+        async with self._put(call, source) as code:
+            return self._show_changed(await self._change(arn, lambda record: self._with_code(record, arn, call, params, code)), params)
 
     async def update_configuration(self, call: Call, params: Params) -> Configuration:
         arn = resolve_function(call, "UpdateFunctionConfiguration", params["FunctionName"])
@@ -230,7 +259,8 @@ class Functions:
         if arn.qualifier is not None:
             if not (arn.qualifier.isascii() and arn.qualifier.isdigit()):
                 raise invalid_parameter("Deletion of aliases is not currently supported.")
-            return  # a version that does not exist: a success that does nothing
+            await self._delete_version(whole, arn.qualifier)
+            return
 
         def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
             if before is None:
@@ -238,6 +268,33 @@ class Functions:
             return before, Delete(call.request_id, self._clock.now())
 
         await self._move(whole, decide)
+
+    async def _delete_version(self, arn: FunctionArn, number: str) -> None:
+        """One that does not exist is a success that does nothing."""
+
+        def mutate(before: FunctionRecord | None) -> FunctionRecord:
+            if before is None:
+                raise missing(arn)
+            users = sorted(name for name, alias in before.aliases.items() if alias.points_at(number))
+            if users and number in before.versions:
+                raise conflict(f"Version {number} of function {arn.name} cannot be deleted: it is used by alias {', '.join(users)}.")
+            if number not in before.versions:
+                return before
+            return replace(before, versions={key: version for key, version in before.versions.items() if key != number})
+
+        await self._table.change(arn, mutate, self.versions_changed)
+
+    def versions_changed(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
+        """Show the data plane versions that came or moved on, and take away those that went."""
+        old = before.versions if before is not None else {}
+        if after is not None:
+            for number, version in after.versions.items():
+                if version is not old.get(number):
+                    self._registry.put(self._compile(version))
+            for number in old:
+                if number not in after.versions:
+                    self._registry.remove(after.arn, number)
+        self._let_go(before, after)
 
     def story(self, name: str, region: str, account: str) -> list[dict[str, Any]]:
         """The last transitions of a function, given by name or ARN, oldest first; empty where there is no such function."""
@@ -249,26 +306,35 @@ class Functions:
 
     # -- code ---------------------------------------------------------------------------------------------------------------------------
 
-    def _put(self, source: bytes | str) -> AbstractAsyncContextManager[Code]:
-        """Keep a zip, or the image of that name, while the caller commits what refers to it."""
-        return self._images.put(source) if isinstance(source, str) else self._code.put(source)
+    @asynccontextmanager
+    async def _put(self, call: Call, source: Source) -> AsyncIterator[Code]:
+        """Keep a zip, a zip in a bucket, or the image of that name, while the caller commits what refers to it."""
+        keep: AbstractAsyncContextManager[Code]
+        if isinstance(source, BucketObject):
+            keep = self._code.put(await self._source.fetch(call, source), direct=False)
+        else:
+            keep = self._images.put(source) if isinstance(source, str) else self._code.put(source)
+        async with keep as code:
+            yield code
 
-    async def _try(self, source: bytes | str) -> Code:
+    async def _try(self, call: Call, source: Source) -> Code:
         """What ``_put`` would give or raise."""
         if isinstance(source, str):
             async with self._images.put(source) as code:
                 return code
+        if isinstance(source, BucketObject):
+            return await self._code.check(await self._source.fetch(call, source), direct=False)
         return await self._code.check(source)
 
     # -- deciding ---------------------------------------------------------------------------------------------------------------------
 
     def _find(self, call: Call, action: str, params: Params) -> tuple[FunctionArn, FunctionRecord]:
         arn = resolve(call, action, params["FunctionName"], params.get("Qualifier"))
-        require_latest(arn)
         record = self._table.get(arn)
-        if record is None:
+        found = None if record is None else record.at(arn.qualifier)
+        if found is None:
             raise missing(arn)
-        return arn, record
+        return arn, found
 
     def _changeable(self, record: FunctionRecord | None, arn: FunctionArn, operation: Operation, params: Params) -> FunctionRecord:
         """The record, if ``operation`` may change it now; else 404, 409 or 412."""
@@ -289,7 +355,17 @@ class Functions:
         self._rules.unzipped(code.unzipped, layers_of(record.configuration).unzipped)
         now = self._clock.now()
         document = merge_code(record.configuration, code, params.get("Architectures"), now)
-        return replace(record, configuration=document, unzipped=code.unzipped), Update(call.request_id, now)
+        record = replace(record, configuration=document, unzipped=code.unzipped)
+        if params.get("Publish"):
+            record, _ = publish(record, fence=call.request_id)
+        return record, Update(call.request_id, now)
+
+    @staticmethod
+    def _show_changed(record: FunctionRecord, params: Params) -> Configuration:
+        """What a create or an update of code answers: with ``Publish``, the version."""
+        number = str(record.last_version)
+        version = record.versions.get(number) if params.get("Publish") else None
+        return show(record) if version is None else show(version, number)
 
     def _require_room(self, arn: FunctionArn, more: int) -> None:
         self._room.require(arn.account, arn.region, more)
@@ -321,6 +397,7 @@ class Functions:
             return replace(
                 record,
                 state=state,
+                versions={number: _moved(version, event) for number, version in record.versions.items()},
                 serving=record.configuration if isinstance(event, Prepared) else record.serving,
                 revision_id=str(uuid.uuid4()) if Instruction.NEW_REVISION in todo else record.revision_id,
             )
@@ -344,15 +421,17 @@ class Functions:
                 self._tasks.create_task(self._prepare(arn, after.state.fence))
             elif instruction is Instruction.WITHDRAW:
                 self._registry.remove(arn)
-        self._let_go(before, after)
+        self.versions_changed(before, after)
 
     def _follow(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
         """Another process wrote: show the data plane what is there now. Preparing is that process's work."""
         if after is not None:
             self._registry.put(self._compile(after))
+            for alias in after.aliases.values():
+                self._registry.point(after.arn, alias.name, alias.version, alias.weights)
         elif before is not None:
             self._registry.remove(before.arn)
-        self._let_go(before, after)
+        self.versions_changed(before, after)
 
     # -- behind the answer ----------------------------------------------------------------------------------------------------------------
 
@@ -373,8 +452,24 @@ class Functions:
             except (StoreUnavailable, PlatformFault):  # one function's trouble keeps no other from starting
                 self._tasks.create_task(self._mend(record.arn))
         self._registry.put(self._compile(record))
+        for version in record.versions.values():
+            await self._take_up_version(version)
+        for alias in record.aliases.values():
+            self._registry.point(record.arn, alias.name, alias.version, alias.weights)
         if record.state.fence:
             self._tasks.create_task(self._prepare(record.arn, record.state.fence))
+
+    async def _take_up_version(self, version: FunctionRecord) -> None:
+        """One published version at the start; one whose code is lost is shown as failed."""
+        if version.serving is not None:
+            try:
+                await (self._images.require(version.serving) if is_image(version.serving) else self._ensure(version.serving))
+            except CodeLost as fault:
+                state, _ = version.state.handle(CodeLostEvent("load", self._clock.now(), fault.message))
+                version = replace(version, state=state)
+            except (StoreUnavailable, PlatformFault):
+                self._tasks.create_task(self._mend(version.arn))
+        self._registry.put(self._compile(version))
 
     async def _mend(self, arn: FunctionArn) -> None:
         """Try again and again to bring back the folder that a function runs from; until then its environments do not start."""
@@ -474,6 +569,16 @@ class Functions:
                     continue  # the disk may be better in a minute; code that stays too long harms nobody
         finally:
             self._collecting = False
+
+
+def _moved(version: FunctionRecord, event: Event) -> FunctionRecord:
+    """A version that waits for the change that it was published with moves on with it; its RevisionId stays."""
+    if version.state.phase is not Phase.CREATING or not isinstance(event, Prepared | PrepareFailed):
+        return version
+    state, _ = version.state.handle(event)
+    if state is version.state:
+        return version
+    return replace(version, state=state, serving=version.configuration if isinstance(event, Prepared) else None)
 
 
 def _exists(arn: FunctionArn) -> ClientFault:

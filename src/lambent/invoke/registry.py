@@ -7,7 +7,8 @@ environment keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from lambent.arn import LATEST, FunctionArn
@@ -23,6 +24,18 @@ class Change:
     after: FunctionVersion | None
 
 
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """An alias: a version, and another that gets ``share`` of the invocations."""
+
+    version: str
+    other: str = ""
+    share: float = 0.0
+
+    def draw(self) -> str:
+        return self.other if self.share and random.random() < self.share else self.version
+
+
 Listener = Callable[[Change], None]
 
 
@@ -31,6 +44,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._functions: dict[tuple[str, str, str], dict[str, FunctionVersion]] = {}
+        self._aliases: dict[tuple[str, str, str], dict[str, Pointer]] = {}
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -53,17 +67,31 @@ class Registry:
         changes = [Change(versions.pop(name), None) for name in gone]
         if not versions:
             self._functions.pop(_key(arn), None)
+        if version is None:
+            self._aliases.pop(_key(arn), None)
         for change in changes:
             self._tell(change)
 
+    def point(self, arn: FunctionArn, name: str, version: str, weights: Mapping[str, float]) -> None:
+        """Let the alias ``name`` mean ``version``, but for the share of invocations that ``weights`` gives to another."""
+        other, share = next(iter(weights.items()), ("", 0.0))
+        self._aliases.setdefault(_key(arn), {})[name] = Pointer(version, other, share)
+
+    def unpoint(self, arn: FunctionArn, name: str) -> None:
+        """Forget an alias. What is not there is no error."""
+        self._aliases.get(_key(arn), {}).pop(name, None)
+
     def resolve(self, target: FunctionArn) -> FunctionVersion:
-        """The version that ``target`` means; no qualifier means ``$LATEST``.
+        """The version that ``target`` means; no qualifier means ``$LATEST``. An alias with two versions draws anew each time.
 
         Raises ``ClientFault``: 404 with Invoke's own text (contract 01 §2), 409 while the version cannot run (contract 01 §3).
         """
         versions = self._functions.get((target.account, target.region, target.name))
         qualifier = target.qualifier or LATEST
         found = versions.get(qualifier) if versions is not None else None
+        if found is None and versions is not None:
+            pointer = self._aliases.get((target.account, target.region, target.name), {}).get(qualifier)
+            found = versions.get(pointer.draw()) if pointer is not None else None
         if found is None:
             raise not_found(f"Function not found: {target.qualified(qualifier)}")
         if found.state != "Active":

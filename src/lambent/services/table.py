@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from lambent.services.lambda_ import LambdaService
+from lambent.services.lambda_versions import LambdaVersions
 from lambent.services.logs import LogsService
+from lambent.services.s3 import S3Service
 from lambent.services.sqs import SqsService
 from lambent.services.sts import StsService
 from lambent.wire.call import Call
@@ -19,8 +21,12 @@ from lambent.wire.call import Call
 Method = Callable[[Call, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 SERVICES: Mapping[str, tuple[type, ...]] = {
-    "lambda": (LambdaService,),
+    "lambda": (
+        LambdaService,
+        LambdaVersions,
+    ),
     "logs": (LogsService,),
+    "s3": (S3Service,),
     "sqs": (SqsService,),
     "sts": (StsService,),
 }

@@ -1,0 +1,89 @@
+"""Published versions: frozen copies of ``$LATEST`` under numbers that only grow (contract 01 §4, §6).
+
+A version is a ``FunctionRecord`` of its own inside the function's record; its documents lie beside the function's in the store and are
+written in the same commit. It is published either alone (``PublishVersion``: what is shown is prepared already, so it is Active at once)
+or together with a change (``Publish`` on create or update: it is Pending under the change's fence and becomes Active with it).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lambent.arn import LATEST, FunctionArn
+from lambent.control import page_marker
+from lambent.control.function_configuration import Configuration, FunctionRecord, show, show_listed
+from lambent.control.function_names import missing, resolve_function
+from lambent.control.function_state import Operation
+from lambent.control.function_table import FunctionTable
+from lambent.control.functions import Functions
+from lambent.control.published import publish
+from lambent.errors import invalid_parameter, precondition_failed
+from lambent.settings import Limits
+from lambent.wire.call import Call
+
+Params = Mapping[str, Any]
+
+
+class Versions:
+    """PublishVersion and ListVersionsByFunction."""
+
+    def __init__(self, table: FunctionTable, functions: Functions, limits: Limits) -> None:
+        self._table = table
+        self._functions = functions
+        self._limits = limits
+
+    async def publish(self, call: Call, params: Params) -> Configuration:
+        arn = resolve_function(call, "PublishVersion", params["FunctionName"])
+        if params.get("PublishTo"):
+            raise invalid_parameter("PublishTo is supported only for functions that run on a capacity provider.")
+        number = ""
+
+        def mutate(before: FunctionRecord | None) -> FunctionRecord:
+            nonlocal number
+            record = self._checked(before, arn, params)
+            after, number = publish(record, params.get("Description"))
+            if after is record:
+                return record
+            return replace(after, revision_id=str(uuid.uuid4()))
+
+        after = await self._table.change(arn, mutate, self._functions.versions_changed)
+        assert after is not None
+        return show(after.versions[number], number)
+
+    def _checked(self, before: FunctionRecord | None, arn: FunctionArn, params: Params) -> FunctionRecord:
+        if before is None:
+            raise missing(arn)
+        refusal = before.state.refuse(Operation.PUBLISH_VERSION, str(arn))
+        if refusal is not None:
+            raise refusal
+        if params.get("RevisionId") and params["RevisionId"] != before.revision_id:
+            raise precondition_failed()
+        given, current = params.get("CodeSha256"), before.configuration["CodeSha256"]
+        if given and given != current:
+            raise invalid_parameter(
+                f"CodeSHA256 ({given}) is different from current CodeSHA256 in $LATEST ({current}). "
+                "Please try again with the CodeSHA256 in $LATEST."
+            )
+        return before
+
+    def list_versions(self, call: Call, params: Params) -> dict[str, Any]:
+        """``$LATEST`` first, then ascending."""
+        arn = resolve_function(call, "ListVersionsByFunction", params["FunctionName"])
+        record = self._table.get(arn)
+        if record is None:
+            raise missing(arn)
+        after = int(page_marker.decode("versions", params["Marker"])) if params.get("Marker") else -1
+        numbers = [number for number in (0, *sorted(map(int, record.versions))) if number > after]
+        size = min(params.get("MaxItems") or self._limits.page, self._limits.page)
+        page = numbers[:size]
+        answer: dict[str, Any] = {
+            "Versions": [
+                show_listed(record.versions[str(number)], str(number)) if number else show_listed(record, LATEST) for number in page
+            ]
+        }
+        if len(numbers) > size:
+            answer["NextMarker"] = page_marker.encode("versions", str(page[-1]))
+        return answer
