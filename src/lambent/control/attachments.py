@@ -55,17 +55,17 @@ def has_qualifier(record: FunctionRecord, qualifier: str | None) -> bool:
     """Whether ``$LATEST``, a version or an alias of that name exists."""
     if qualifier in (None, LATEST):
         return True
-    return qualifier in getattr(record, "versions", {}) or qualifier in getattr(record, "aliases", {})
+    return qualifier in record.versions or qualifier in record.aliases
 
 
 def find(table: FunctionTable, call: Call, action: str, text: str, qualifier: str | None = None) -> tuple[FunctionArn, FunctionRecord]:
-    """The function that ``text`` names, which must exist, and so must the qualifier. Raises ``ClientFault``: RNF and those of ``resolve``."""
+    """The function that ``text`` names; it and the qualifier must exist. Raises ``ClientFault``: RNF and those of ``resolve``."""
     arn = resolve(call, action, text, qualifier)
     return arn, require(table.get(arn), arn)
 
 
 def require(record: FunctionRecord | None, arn: FunctionArn) -> FunctionRecord:
-    """``record``, if it has the qualifier of ``arn``. A function that is missing and a version that is have the same words, an alias has others."""
+    """``record``, if there is one and it has the qualifier of ``arn``. A missing alias has words of its own."""
     if record is None:
         raise missing(arn.unqualified)
     if not has_qualifier(record, arn.qualifier):

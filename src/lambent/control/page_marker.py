@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from lambent.errors import invalid_parameter
 
 _PREFIX = "lambent/1/"
+
+Item = TypeVar("Item")
 
 
 def encode(list_name: str, after: str) -> str:
@@ -28,6 +32,25 @@ def decode(list_name: str, marker: str) -> str:
     if not text.startswith(start) or encode(list_name, text.removeprefix(start)) != marker:
         raise _invalid(marker)
     return text.removeprefix(start)
+
+
+def page(list_name: str, params: Mapping[str, Any], items: Iterable[tuple[str, Item]], limit: int) -> tuple[list[Item], dict[str, str]]:
+    """The page that ``Marker`` and ``MaxItems`` of ``params`` ask for, at most ``limit`` long, and ``NextMarker`` if there are more.
+
+    ``items`` come with keys in ascending order.
+    """
+    after = decode(list_name, params["Marker"]) if params.get("Marker") else None
+    size = min(params.get("MaxItems") or limit, limit)
+    found: list[Item] = []
+    last = ""
+    for key, item in items:
+        if after is not None and key <= after:
+            continue
+        if len(found) == size:
+            return found, {"NextMarker": encode(list_name, last)}
+        found.append(item)
+        last = key
+    return found, {}
 
 
 def _invalid(marker: str) -> Exception:
