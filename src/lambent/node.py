@@ -39,6 +39,7 @@ from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
 from lambent.control.code_room import CodeRoom
 from lambent.control.code_source import CodeSource, OtherShelf, OwnShelf
+from lambent.control.families import Families
 from lambent.control.file_systems import FileSystems, require_mountable
 from lambent.control.function_rules import Rules, machine_architecture
 from lambent.control.function_table import FunctionTable
@@ -78,6 +79,8 @@ from lambent.runtimes.versions import runtime_version
 from lambent.sandbox.choose import make_driver
 from lambent.sandbox.driver import IsolationReport, SandboxDriver, SandboxSpec
 from lambent.services.lambda_ import LambdaService
+from lambent.services.lambda_configs import LambdaConfigs
+from lambent.services.lambda_policies import LambdaPolicies
 from lambent.services.lambda_versions import LambdaVersions
 from lambent.services.logs import LogsService
 from lambent.services.s3 import S3Service
@@ -224,6 +227,8 @@ class Node:
         )
         self._closers.push_async_callback(self._finish_tasks)
         await self.functions.load()
+        self.families = Families(self.table, self.store, clock, limits, settings.port, lambda arn: self.queues.by_arn(arn) is not None)
+        await self.families.load()
 
     def _services(self) -> dict[str, object]:
         """Who answers which service; several objects may share one (``services/table.py``)."""
@@ -234,6 +239,8 @@ class Node:
             "lambda": (
                 LambdaVersions(versions, self.aliases),
                 LambdaService(self.functions, tags, account, self.front_door, self.layers),
+                LambdaPolicies(self.families.policies),
+                LambdaConfigs(self.families.event_invoke, self.families.urls),
             ),
             "logs": (LogsService(self.logs, self.clock),),
             "s3": (S3Service(self.buckets, self.objects, self.uploads, Listing(self.store, self.objects), self.segments, self.clock),),

@@ -11,7 +11,7 @@ from lambent.wire.call import Call
 Params = dict[str, Any]
 
 
-class LambdaConfigsService:
+class LambdaConfigs:
     """Settings of asynchronous invocations and function URLs. One method per operation."""
 
     def __init__(self, event_invoke: EventInvokeConfigs, urls: FunctionUrls) -> None:

@@ -10,7 +10,7 @@ from lambent.wire.call import Call
 Params = dict[str, Any]
 
 
-class LambdaPoliciesService:
+class LambdaPolicies:
     """One method per operation."""
 
     def __init__(self, policies: Policies) -> None:

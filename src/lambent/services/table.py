@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from lambent.services.lambda_ import LambdaService
+from lambent.services.lambda_configs import LambdaConfigs
+from lambent.services.lambda_policies import LambdaPolicies
 from lambent.services.lambda_versions import LambdaVersions
 from lambent.services.logs import LogsService
 from lambent.services.s3 import S3Service
@@ -24,6 +26,8 @@ SERVICES: Mapping[str, tuple[type, ...]] = {
     "lambda": (
         LambdaService,
         LambdaVersions,
+        LambdaPolicies,
+        LambdaConfigs,
     ),
     "logs": (LogsService,),
     "s3": (S3Service,),
