@@ -48,7 +48,7 @@ class Ears:
     def on_extension_failed(self, event: ExtensionFailed) -> None:
         self._note(event)
 
-    def on_subscribed(self, name: str, types: tuple[str, ...]) -> None:
+    def on_subscribed(self, name: str, types: tuple[str, ...], api: str) -> None:
         self._note((name, types))
 
     async def next(self):

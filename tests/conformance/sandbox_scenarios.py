@@ -539,7 +539,9 @@ for fd in range(1024):
     except OSError:
         pass
 """
-    assert await environment.call(code) == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket"}
+    expected = {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket", "6": "pipe"}
+    assert await environment.call(code) == expected
+    assert await environment.call("import os\nresult = os.path.sameopenfile(1, 6)"), "the descriptor for whole records is standard output"
 
 
 @scenario("isolation")

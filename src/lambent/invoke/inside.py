@@ -135,8 +135,9 @@ class Inside:
         kind = "Extension.InitError" if event.during == "init" else "Extension.ExitError"
         self._lost(event.name, kind, event.error_type or kind)
 
-    def on_subscribed(self, name: str, types: tuple[str, ...]) -> None:
-        self._narrator.tell(platform_events.TelemetrySubscription(name, types))
+    def on_subscribed(self, name: str, types: tuple[str, ...], api: str) -> None:
+        subscription = platform_events.LogsSubscription if api == "logs" else platform_events.TelemetrySubscription
+        self._narrator.tell(subscription(name, types))
 
     # -------------------------------------------------------------------------------------------------------------- inside
 

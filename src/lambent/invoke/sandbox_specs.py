@@ -15,13 +15,14 @@ from lambent.function_version import FunctionVersion, ImageRoot
 from lambent.images import entry_point, layer_tree
 from lambent.runtimes import dotnet, provided
 from lambent.runtimes.environment_variables import Places, RoleCredentials, environment_variables
-from lambent.sandbox.driver import Mount, Program, SandboxSpec
+from lambent.sandbox.driver import LOG_FD, Mount, Program, SandboxSpec
 
 if TYPE_CHECKING:
     from lambent.runtimes.catalogue import Catalogue
     from lambent.runtimes.plan import RuntimePlan
 
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
+FRAMES = "_LAMBDA_TELEMETRY_LOG_FD"  # where log records go that stay whole (observe/log_frames.py)
 IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Defaults of the managed runtimes, which mean nothing in somebody else's file system.
 _NOT_IN_IMAGES = ("LD_LIBRARY_PATH", "PYTHONPATH", "PWD", "SHLVL")
@@ -51,6 +52,7 @@ class SandboxSpecs:
         )
         if image is not None:
             _undo_defaults(environment, version, image)
+        environment[FRAMES] = str(LOG_FD)
         return SandboxSpec(
             sandbox_id=environment_id,
             runtime=version.runtime,

@@ -76,8 +76,8 @@ class Listener(Protocol):
 
     def on_extension_failed(self, event: ExtensionFailed) -> None: ...
 
-    def on_subscribed(self, name: str, types: tuple[str, ...]) -> None:
-        """An extension subscribed to telemetry (types of contract 03 section 4)."""
+    def on_subscribed(self, name: str, types: tuple[str, ...], api: str) -> None:
+        """An extension subscribed to telemetry (types of contract 03 section 4); ``api`` is "telemetry" or "logs"."""
         ...
 
 
@@ -124,7 +124,7 @@ class RuntimeApi(Protocol):
         """One event: ``kind`` "platform.start", "function", ...; ``category`` platform, function or extension; epoch seconds.
 
         Until ``end_init`` publish whether or not anybody ``wants_telemetry``: what is early is kept for those who subscribe later. After
-        that ask first. For subscribers of the Logs API, telemetrySubscription and other events are translated.
+        that ask first. For subscribers of the Logs API events are translated; platform.fault is for them alone.
         """
         ...
 

@@ -155,6 +155,8 @@ class HttpRuntimeApi(Desk):
         self.carry_out(self.registry.handle(ShutDown(reason, deadline_ms)))
 
     def publish(self, kind: str, record: Any, time: float, category: str) -> None:
+        if self._closed:
+            return
         for outbox in self.hub.publish(kind, record, time, category):
             self._couriers[id(outbox)].notice()
 
@@ -253,7 +255,7 @@ class HttpRuntimeApi(Desk):
         courier = self._couriers[id(outbox)] = Courier(outbox, self._clock, self._open_socket)
         courier.notice()
         if not self._closed:
-            self._listener.on_subscribed(name, types)
+            self._listener.on_subscribed(name, types, outbox.subscription.api)
 
     # ------------------------------------------------------------------------------------------------------------- the end
 

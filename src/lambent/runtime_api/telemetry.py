@@ -172,6 +172,8 @@ def _put(outbox: Outbox, kind: str, record: Any, time: float, category: str, enc
     subscription = outbox.subscription
     if category not in subscription.types:
         return False
+    if kind == "platform.fault" and subscription.api != "logs":
+        return False
     if subscription.api == "logs" and category == "platform":
         added = [outbox.add(encode_event(name, short, time)) for name, short in _as_logs(kind, record, subscription.schema)]
         return any(added)
@@ -191,7 +193,7 @@ _LOGS_RECORDS: dict[str, tuple[str, ...]] = {
 
 def _as_logs(kind: str, record: Any, schema: str) -> Iterable[tuple[str, Any]]:
     """A platform event in the words of the Logs API: none, one or two."""
-    if kind == "platform.fault":
+    if kind in {"platform.fault", "platform.logsSubscription"}:
         return ((kind, record),)
     if kind == "platform.telemetrySubscription":
         return (("platform.logsSubscription", record),)

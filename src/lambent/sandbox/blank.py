@@ -146,7 +146,7 @@ def _go_on(message: Message, fds: dict[str, int], gate: int, program: bytes, cli
     argv = message["argv"]
     try:
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0 if argv else 1)  # the change of user hid our own /proc/self from us
-        places = {1: fds["logs"], 2: fds["logs"], CHANNEL_FD: fds["channel"]}
+        places = {1: fds["logs"], 2: fds["logs"], CHANNEL_FD: fds["channel"], companions.LOG_FD: fds["logs"]}
         for target, fd in ((_GATE_FD, gate), (_HOLD_FD, fds.get("hold", -1))):
             if fd >= 0:
                 places[target] = fd

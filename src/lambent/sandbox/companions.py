@@ -32,6 +32,7 @@ else:
         from lambent.sandbox import kernel, seal
 
 CHANNEL_FD, ASSIGN_FD = 3, 4
+LOG_FD = 6  # standard output once more, for whole log records
 # What belongs to the runtime process alone (AWS's page on the Extensions API).
 _NOT_FOR_EXTENSIONS = frozenset(
     (
@@ -45,6 +46,7 @@ _NOT_FOR_EXTENSIONS = frozenset(
         "_AWS_XRAY_DAEMON_ADDRESS",
         "_AWS_XRAY_DAEMON_PORT",
         "_HANDLER",
+        "_LAMBDA_TELEMETRY_LOG_FD",
     )
 )
 
@@ -132,7 +134,7 @@ def _be_warm(control: socket.socket, config: dict[str, Any], program: bytes, cha
         os.setsid()
         seal.drop_privileges(config["uid"], config["rootless"])
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-        seal.seal({1: logs, 2: logs, CHANNEL_FD: channel, ASSIGN_FD: waiting}, True, program)
+        seal.seal({1: logs, 2: logs, CHANNEL_FD: channel, ASSIGN_FD: waiting, LOG_FD: logs}, True, program)
         seal.execute(config["warm"], "/var/task", config["warm_env"])
     except BaseException:  # a fork must not return into the code of its parent
         os._exit(seal.FAULT_STATUS)

@@ -39,6 +39,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+LOG_FD = 6
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:
@@ -57,6 +59,8 @@ class Program:
     may be started ahead: it waits for one JSON object ``{"env": {...}, "handler": "..."}`` on descriptor 4, read to its end, then takes
     over the environment and goes on as ``argv`` would have. In both cases descriptor 3 is the channel. ``transport`` says what it speaks:
     frames over that channel, or HTTP with the Runtime API, and then nothing comes over the channel. Drivers need not look at it.
+
+    In every runtime process, executed or forked, descriptor ``LOG_FD`` is standard output once more, for log records that stay whole.
     """
 
     argv: tuple[str, ...]

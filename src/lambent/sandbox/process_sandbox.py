@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 
-from lambent.sandbox.driver import SandboxExit
+from lambent.sandbox.driver import LOG_FD, SandboxExit
 from lambent.sandbox.extension_exits import ExtensionExits
 from lambent.sandbox.namespace_sandbox import exit_of
 
@@ -25,7 +25,7 @@ def spawn(argv: list[str], environment: dict[str, str], logs: int, channel: int 
     """Start ``argv`` in a session of its own with these descriptors; its pid. Raises ``OSError``."""
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in ((nothing, 0), (logs, 1), (logs, 2))]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in ((nothing, 0), (logs, 1), (logs, 2), (logs, LOG_FD))]
         actions += [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in ((channel, CHANNEL_FD), (hold, HOLD_FD)) if fd >= 0]
         return os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True)
     finally:
