@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from lambent.arn import LATEST, FunctionArn
 from lambent.control import page_marker
 from lambent.control.alias import Alias
+from lambent.control.attachments import detach_all
 from lambent.control.function_configuration import FunctionRecord
 from lambent.control.function_names import missing, resolve_function
 from lambent.control.function_table import FunctionTable
@@ -102,7 +103,7 @@ class Aliases:
                 raise missing(arn)
             if name not in before.aliases:
                 return before
-            return replace(before, aliases={key: alias for key, alias in before.aliases.items() if key != name})
+            return detach_all(replace(before, aliases={key: alias for key, alias in before.aliases.items() if key != name}), name)
 
         def applied(before: FunctionRecord | None, after: FunctionRecord | None) -> None:
             del before, after

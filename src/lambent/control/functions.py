@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn, parse_function
 from lambent.clock import Clock
 from lambent.control import page_marker
+from lambent.control.attachments import detach_all
 from lambent.control.code import GRACE_S, Code, CodeLost, CodeStore
 from lambent.control.code_room import CodeRoom
 from lambent.control.code_source import BucketObject, CodeSource
@@ -280,7 +281,7 @@ class Functions:
                 raise conflict(f"Version {number} of function {arn.name} cannot be deleted: it is used by alias {', '.join(users)}.")
             if number not in before.versions:
                 return before
-            return replace(before, versions={key: version for key, version in before.versions.items() if key != number})
+            return detach_all(replace(before, versions={key: version for key, version in before.versions.items() if key != number}), number)
 
         await self._table.change(arn, mutate, self.versions_changed)
 
