@@ -94,6 +94,16 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class S3Settings:
+    """Where the code of functions is read from if not from the object store in the box. Without a key boto3 looks for credentials itself."""
+
+    endpoint: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+    region: str = ""  # of the bucket; by default the caller's
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What ``lambent up`` runs with."""
 
@@ -108,6 +118,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
+    s3: S3Settings = field(default_factory=S3Settings)
     registries: tuple[RegistryCredential, ...] = ()
 
 
@@ -123,6 +134,7 @@ def load(path: Path | None, **overrides: Any) -> Settings:
         limits=_group(Limits, document.pop("limits", {}), "limits"),
         sandbox=_group(SandboxSettings, document.pop("sandbox", {}), "sandbox"),
         images=_group(ImageSettings, document.pop("images", {}), "images"),
+        s3=_group(S3Settings, document.pop("s3", {}), "s3"),
         registries=tuple(_group(RegistryCredential, entry, "registries") for entry in document.pop("registries", [])),
         credentials=tuple(_group(Credential, entry, "credentials") for entry in document.pop("credentials", [])),
     )

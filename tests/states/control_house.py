@@ -23,7 +23,7 @@ from lambent.control.account import Account
 from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
 from lambent.control.code_room import CodeRoom
-from lambent.control.code_source import CodeSource
+from lambent.control.code_source import BucketObject, CodeSource
 from lambent.control.function_rules import Rules
 from lambent.control.function_table import FunctionTable
 from lambent.control.functions import Functions
@@ -31,7 +31,7 @@ from lambent.control.image_code import ImageCode
 from lambent.control.layer_table import LayerTable
 from lambent.control.layers import Layers
 from lambent.control.tags import Tags
-from lambent.errors import SandboxFault, invalid_parameter
+from lambent.errors import ClientFault, SandboxFault, invalid_parameter
 from lambent.function_version import FunctionVersion
 from lambent.images.sources import Sources
 from lambent.images.store import ImageStore
@@ -169,6 +169,20 @@ class TinyCatalogue:
         return object()
 
 
+class TinyShelf:
+    """Objects in a dictionary; what is not there is refused as S3 does."""
+
+    def __init__(self) -> None:
+        self.objects: dict[BucketObject, bytes] = {}
+        self.fault = ClientFault("NoSuchKey", 404, "The specified key does not exist.")
+
+    async def read(self, call: Call, wanted: BucketObject, most: int) -> bytes:
+        await asyncio.sleep(0)
+        if wanted not in self.objects:
+            raise self.fault
+        return self.objects[wanted][:most]
+
+
 class TaskList:
     """A task group that can be killed, and that fails the test when a task of it fails."""
 
@@ -206,6 +220,7 @@ class House:
         self.gate.set()
         self.prepare_fault: SandboxFault | None = None
         self.running: set[str] = set()
+        self.shelf = TinyShelf()
         self.image_folders: tuple[str, ...] = ()
         self.calls = 0
 
@@ -229,7 +244,8 @@ class House:
         self.layer_table = LayerTable(self.store)
         self.room = CodeRoom(self.table, self.layer_table, self.limits)
         self.account = Account(self.table, self.room, self.limits)
-        self.layers = Layers(self.layer_table, self.code, CodeSource(), self.room, self.clock, self.limits)
+        self.source = CodeSource(self.shelf, self.limits)
+        self.layers = Layers(self.layer_table, self.code, self.source, self.room, self.clock, self.limits)
         self.functions = Functions(
             self.table,
             self.code,
@@ -242,6 +258,7 @@ class House:
             self.layers,
             self.room,
             ImageCode(self.image_store, self.clock),
+            self.source,
         )
         await self.functions.load()
 

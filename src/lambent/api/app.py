@@ -3,6 +3,7 @@
     pages       /_lambent/...: health, environments, stories, code downloads (``pages.py``)
     identify    who calls: account, Region, service from the SigV4 scope; verified where the settings ask for it
     route       which operation of which service
+    collect     the body, where it was not collected before
     parse       parameters from the model, validated against the model
     dispatch    the service's method of the operation's name, or an honest not-implemented error
 
@@ -28,6 +29,8 @@ from lambent.wire.http import HttpRequest, HttpResponse
 from lambent.wire.models import Operation
 
 log = logging.getLogger("lambent.api")
+
+DOCUMENT_MOST = 4 * 2**20  # bytes of a body that is a document although its request looked like an upload
 
 Method = Callable[[Call, dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -70,6 +73,7 @@ class App:
             self._serve_pages,
             self._identify,
             self._route,
+            self._collect,
             self._parse,
             self._dispatch,
         )
@@ -119,6 +123,13 @@ class App:
 
     async def _route(self, exchange: Exchange) -> None:
         exchange.operation, exchange.path_params = self._gateway.route(exchange.request, exchange.service)
+
+    async def _collect(self, exchange: Exchange) -> None:
+        """A body that is read as it comes is collected after all, unless the operation reads it itself."""
+        stream, operation = exchange.request.stream, exchange.operation
+        if stream is not None and operation is not None and not (operation.payload is not None and operation.payload.streaming):
+            exchange.request.body = await stream.read(DOCUMENT_MOST)
+            exchange.request.stream = None
 
     async def _parse(self, exchange: Exchange) -> None:
         assert exchange.operation is not None

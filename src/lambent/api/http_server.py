@@ -13,6 +13,10 @@ What a server that faces strangers must bound:
 * requests that are sent ahead of their answers (pipelining): ``AHEAD``, then the connection is not read any more;
 * answers that are not fetched: a streamed body waits until the client has read.
 
+A body that is too large to hold (``streams`` says of which requests) is not collected: its request runs as soon as the head is there and
+reads the body as it comes (``incoming.py``), within the limits that its operation has. The client is told to continue when the first byte
+is asked for, so that what is refused by its head alone is never sent. A body that was not read to its end closes the connection.
+
 A client that closes its sending half after a whole request still gets its answer. A client that goes away cancels nothing: what was
 accepted runs to its end (contract 02 §2.3).
 """
@@ -31,7 +35,9 @@ from typing import Any, cast
 
 import httptools
 
+from lambent.api.incoming import Incoming
 from lambent.clock import Clock, Timer
+from lambent.wire.body import BodyStream
 from lambent.wire.http import HttpRequest, HttpResponse
 
 log = logging.getLogger("lambent.api")
@@ -87,6 +93,8 @@ class Connection(asyncio.Protocol):
         self._is_head = False
         self._writable: asyncio.Event | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._incoming: Incoming | None = None  # the body that comes in while its request runs
+        self._expects = False
         self._new_request()
 
     # ------------------------------------------------------------------------------------------------------ the transport
@@ -117,7 +125,7 @@ class Connection(asyncio.Protocol):
             return
         if self._in_head and self._head_bytes > self._server.head_limit:
             self._fail(431, "RequestHeaderFieldsTooLarge", "The request line and headers together exceed the limit.")
-        elif not self._busy and (not in_head or not self._in_head):
+        elif (not self._busy or self._incoming is not None) and (not in_head or not self._in_head):
             self._due = self._server.clock.monotonic() + BODY_SECONDS
 
     def _discard(self, size: int) -> None:
@@ -128,11 +136,15 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._closing = True
+        if self._incoming is not None:
+            self._incoming.fail()
         return self._busy  # then the answer is still wanted; the transport closes after it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._waiting.clear()
+        if self._incoming is not None:
+            self._incoming.fail()
         self._server.connections.discard(self)
         if self._watch is not None:
             self._watch.cancel()
@@ -175,12 +187,39 @@ class Connection(asyncio.Protocol):
             self._fail(431, "RequestHeaderFieldsTooLarge", "The request line and headers together exceed the limit.")
             return
         declared = self._headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._server.body_limit:
+        if self._parser.get_method() == b"PUT" and not self._busy and self._server.streams(self._request(b"")):
+            self._run_ahead(declared)
+        elif declared.isdigit() and int(declared) > self._server.body_limit:
             self._refuse_body()
         elif self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
             self._transport.write(_CONTINUE)
 
+    def _run_ahead(self, declared: str) -> None:
+        """Run a request whose body is read as it comes."""
+        stated = self._headers.get("x-amz-decoded-content-length", declared)
+        self._expects = self._headers.get("expect", "").lower() == "100-continue"
+        self._incoming = Incoming(self)
+        request = self._request(b"")
+        request.stream = BodyStream(self._incoming, int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 19 else None)
+        self._run(request, self._parser.should_keep_alive())
+
+    def want_body(self) -> None:
+        if self._expects and self._transport is not None:
+            self._expects = False
+            self._transport.write(_CONTINUE)
+
+    def hold(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def let_flow(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
     def on_body(self, body: bytes) -> None:
+        if self._incoming is not None:
+            self._incoming.feed(body)
+            return
         self._body_bytes += len(body)
         if self._body_bytes > self._server.body_limit:
             self._refuse_body()
@@ -188,12 +227,14 @@ class Connection(asyncio.Protocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if self._incoming is not None and not self._incoming.complete:
+            self._incoming.finish()
+            self._new_request()
+            return
         if self._closing:
             return
         parts = self._body
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        path, _, query = self._url.decode("latin-1").partition("?")
-        request = HttpRequest(self._parser.get_method().decode("latin-1"), path, query, self._headers, body)
+        request = self._request(parts[0] if len(parts) == 1 else b"".join(parts))
         keep = self._parser.should_keep_alive()
         self._new_request()
         if self._busy:
@@ -202,6 +243,10 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
         else:
             self._run(request, keep)
+
+    def _request(self, body: bytes) -> HttpRequest:
+        path, _, query = self._url.decode("latin-1").partition("?")
+        return HttpRequest(self._parser.get_method().decode("latin-1"), path, query, self._headers, body)
 
     # -------------------------------------------------------------------------------------------------- requests, answers
 
@@ -218,9 +263,11 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, response: HttpResponse) -> None:
         body = response.body
+        if self._incoming is not None and not self._incoming.complete:
+            self._keep = False
         if isinstance(body, bytes):
             if self._transport is not None:
-                head = self._head(response, None if response.status == 204 else len(body))
+                head = self._head(response, None if response.status == 204 or _has_length(response) else len(body))
                 self._transport.write(head if self._is_head else head + body)
             self._answered()
         else:
@@ -235,12 +282,14 @@ class Connection(asyncio.Protocol):
         assert transport is not None  # a client that goes away cancels this task
         self._writable = asyncio.Event()
         self._writable.set()
-        transport.write(self._head(response, None, chunked=True))
+        chunked = not _has_length(response)
+        transport.write(self._head(response, None, chunked=chunked))
         async for chunk in body:
             if chunk:
-                transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
             await self._writable.wait()
-        transport.write(b"0\r\n\r\n")
+        if chunked:
+            transport.write(b"0\r\n\r\n")
 
     def _streamed(self, body: AsyncIterator[bytes], pump: asyncio.Task[None]) -> None:
         """A streamed body is through, or its client gone, or its source broken: then the client must see that it is cut."""
@@ -260,7 +309,11 @@ class Connection(asyncio.Protocol):
     def _answered(self) -> None:
         self._busy = False
         self._server.release()
+        incoming, self._incoming = self._incoming, None
         if self._transport is None:
+            return
+        if incoming is not None and not incoming.complete and not self._closing:
+            self._linger()
             return
         if not self._keep or self._server.is_closing or (self._closing and not self._waiting):
             self._closing = True
@@ -302,14 +355,22 @@ class Connection(asyncio.Protocol):
             return
         if self._busy:
             self._keep = False
+            if self._incoming is not None:
+                self._incoming.fail()
             return
         self._keep = False
         body = f'{{"Type":"User","message":"{message}"}}'.encode()
         response = HttpResponse(status, [("content-type", "application/json"), ("x-amzn-errortype", code)])
         self._transport.write(self._head(response, len(body)) + body)
-        # What is still on its way is read and thrown away for a while: closing on it would reset the connection, answer and all.
-        self._transport.write_eof()
-        self._due = self._server.clock.monotonic() + LINGER_SECONDS
+        self._linger()
+
+    def _linger(self) -> None:
+        """What is still on its way is read and thrown away for a while: closing on it would reset the connection, answer and all."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self._transport.write_eof()
+            self._due = self._server.clock.monotonic() + LINGER_SECONDS
 
     # -------------------------------------------------------------------------------------------------------------- time
 
@@ -319,9 +380,11 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         now = self._server.clock.monotonic()
-        if self._busy:
+        if self._incoming is not None and self._incoming.starved and now >= self._due:
+            self._incoming.fail()
+        if self._busy and (self._incoming is None or not self._incoming.starved):
             self._due = now + IDLE_SECONDS
-        elif now >= self._due:
+        elif not self._busy and now >= self._due:
             self._transport.abort()
             return
         self._watch = self._server.clock.call_later(min(max(self._due - now, 0.1), LINGER_SECONDS), self._look)
@@ -346,6 +409,7 @@ class HttpServer:
         self.head_limit = head_limit
         self.body_limit = body_limit
         self.handle: Handle = _not_ready
+        self.streams: Callable[[HttpRequest], bool] = _never
         self.connections: set[Connection] = set()
         self.busy = 0
         self.is_closing = False
@@ -407,6 +471,16 @@ class HttpServer:
         """The Date header is made once a second, not once a request."""
         self.date = f"date: {email.utils.formatdate(self.clock.now(), usegmt=True)}\r\n"
         self._ticker = self.clock.call_later(1.0, self._tick)
+
+
+def _never(request: HttpRequest) -> bool:
+    del request
+    return False
+
+
+def _has_length(response: HttpResponse) -> bool:
+    """Whether whoever made the answer says how long it is."""
+    return any(name == "Content-Length" for name, _ in response.headers)
 
 
 async def _not_ready(request: HttpRequest, source_ip: str) -> HttpResponse:

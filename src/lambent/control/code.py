@@ -116,12 +116,13 @@ class CodeStore:
         return await self._blobs.get(sha256)
 
     @contextlib.asynccontextmanager
-    async def put(self, content: bytes) -> AsyncIterator[Code]:
-        """Store a zip, durably, and keep it while the caller commits what refers to it.
+    async def put(self, content: bytes, direct: bool = True) -> AsyncIterator[Code]:
+        """Store a zip, durably, and keep it while the caller commits what refers to it. ``direct``: it came in a request.
 
         Raises ``ClientFault`` for a zip that is too large or that ``zip_archive`` refuses, ``PlatformFault`` where the disk fails.
         """
-        require_zip_size(content, self._limits)
+        if direct:
+            require_zip_size(content, self._limits)
         sha256 = await self._off_loop(lambda: hashlib.sha256(content).hexdigest())
         self._held[sha256] += 1
         self._unused_since.pop(sha256, None)
@@ -139,9 +140,10 @@ class CodeStore:
                 del self._held[sha256]
                 self.unused(sha256)
 
-    async def check(self, content: bytes) -> Code:
+    async def check(self, content: bytes, direct: bool = True) -> Code:
         """What ``put`` would give or raise, with nothing kept."""
-        require_zip_size(content, self._limits)
+        if direct:
+            require_zip_size(content, self._limits)
         return await self._off_loop(lambda: self._check(content))
 
     async def ensure(self, sha256: str) -> str:

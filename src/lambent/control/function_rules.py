@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lambent.control import image_code
-from lambent.control.code_source import BucketObject, bucket_object
+from lambent.control.code_source import S3_MEMBERS, BucketObject, bucket_object
 from lambent.control.file_systems import FileSystems
 from lambent.control.logging_config import check_logging, default_logging
 from lambent.errors import NotImplementedFault, invalid_parameter
@@ -125,11 +125,11 @@ class Rules:
     def zip_file(self, operation: str, code: Params) -> bytes | BucketObject:
         """The zip of a request that must have exactly one source of code, or the object that it is."""
         content: bytes | None = code.get("ZipFile")
-        wanted = bucket_object(operation, code)
         if content is not None:
-            if wanted is not None or code.get("ImageUri"):
+            if any(code.get(name) for name in (*S3_MEMBERS, "ImageUri")):
                 raise invalid_parameter("Please do not provide other FunctionCode parameters when providing a ZipFile.")
             return content
+        wanted = bucket_object(operation, code)
         if wanted is not None:
             return wanted
         raise invalid_parameter("Please provide a source for function code.")

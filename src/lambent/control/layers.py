@@ -14,12 +14,13 @@ import base64
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from lambent.clock import Clock
 from lambent.control import page_marker
 from lambent.control.code import CodeStore
 from lambent.control.code_room import CodeRoom
+from lambent.control.code_source import CodeSource
 from lambent.control.function_configuration import timestamp
 from lambent.control.layer_table import LayerName, LayerTable, LayerVersion, ResolvedLayers, parse_layer, with_statement
 from lambent.errors import ClientFault, conflict, invalid_parameter, not_found, precondition_failed
@@ -31,18 +32,10 @@ Params = Mapping[str, Any]
 _NO_RESOURCE = "The resource you requested does not exist."
 
 
-class Source(Protocol):
-    """Where the zip of a request comes from."""
-
-    async def layer(self, call: Call, content: Params) -> bytes:
-        """The zip of PublishLayerVersion's ``Content``. Raises ``ClientFault``."""
-        ...
-
-
 class Layers:
     """``load`` once before anything else."""
 
-    def __init__(self, table: LayerTable, code: CodeStore, source: Source, room: CodeRoom, clock: Clock, limits: Limits) -> None:
+    def __init__(self, table: LayerTable, code: CodeStore, source: CodeSource, room: CodeRoom, clock: Clock, limits: Limits) -> None:
         self._table = table
         self._code = code
         self._source = source
@@ -68,8 +61,8 @@ class Layers:
 
     async def publish(self, call: Call, params: Params) -> dict[str, Any]:
         layer = self._own(call, "PublishLayerVersion", params["LayerName"])
-        content = await self._source.layer(call, params["Content"])
-        async with self._code.put(content) as code:
+        content, is_direct = await self._source.layer(call, params["Content"])
+        async with self._code.put(content, direct=is_direct) as code:
             self._room.require(call.account, call.region, code.unzipped)
 
             def make(number: int) -> LayerVersion:

@@ -178,6 +178,14 @@ class Router:
         return operation, values
 
 
+def is_s3(request: HttpRequest) -> bool:
+    """Whether a request is S3's by its looks alone: by the scope of its signature, or by a bucket in its host."""
+    if "/s3/aws4_request" in request.headers.get("authorization", "") or bucket_of_host(request.headers.get("host", "")):
+        return True
+    query = request.query
+    return "%2Fs3%2Faws4_request" in query or "/s3/aws4_request" in query or "AWSAccessKeyId=" in query
+
+
 def _guess(request: HttpRequest) -> str:
     if "x-amz-target" in request.headers:
         return "sqs" if request.headers["x-amz-target"].startswith("AmazonSQS.") else "logs"
