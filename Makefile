@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 RUN    := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench fmt docs clean
+.PHONY: help setup demo up test check bench fuzz fmt docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: setup ## style, types, layers, documents
 
 bench: setup ## measure, against baselines of the same run; options in ARGS="--json"
 	@$(RUN) bench $(ARGS)
+
+fuzz: setup ## 20,000 requests made up from the models; SEED=7 for others
+	@LAMBENT_FUZZ=20000 LAMBENT_FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -s -p no:cacheprovider --timeout 1800 tests/acceptance/test_fuzz.py
 
 fmt: setup ## format the code
 	@$(BIN)/ruff check -q --fix-only . && $(BIN)/ruff format -q .
