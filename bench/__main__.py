@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import burst, cold, density, java, node, startup, stream, warm
+from bench import burst, cold, control, density, java, node, startup, stream, warm
 from bench.rows import QUICK, Plan, Row, render
 from bench.stage import RUNTIME, Stage
 from lambent.testing.local_server import LocalServer
@@ -20,6 +20,7 @@ FAMILIES: dict[str, Callable[[Stage], list[Row]]] = {
     "burst": burst.measure,
     "density": density.measure,
     "startup": startup.measure,
+    "control": control.measure,
     "stream": stream.measure,
     "java": java.measure,
     "node": node.measure,
