@@ -1,8 +1,9 @@
 // The console as on AWS (contract 03 section 8): every record is one line on standard output, with its time, request and level.
 //
-// Text records are `time \t request id \t LEVEL \t message`; line feeds inside become carriage returns, which keeps a record whole. JSON
-// records are objects; AWS_LAMBDA_LOG_LEVEL leaves out what is below it. Written with a blocking write: what a function printed is in the
-// pipe before its answer is in the channel.
+// Text records are `time \t request id \t LEVEL \t message`, JSON records are objects; AWS_LAMBDA_LOG_LEVEL leaves out what is below it.
+// Where the platform gives a descriptor for framed records (_LAMBDA_TELEMETRY_LOG_FD) a record of several lines stays one record; else line
+// feeds inside become carriage returns. Written with a blocking write: what a function printed is in the pipe before its answer is in the
+// channel.
 
 'use strict';
 
@@ -15,10 +16,13 @@ const current = { requestId: undefined, tenantId: undefined };
 let isJson = false;
 let format;
 let nap;
+let frames = -1;
 
 function patchConsole(env) {
   format = require('util').format;
   isJson = (env.AWS_LAMBDA_LOG_FORMAT || '').toUpperCase() === 'JSON';
+  if (/^\d+$/.test(env._LAMBDA_TELEMETRY_LOG_FD || '')) frames = Number(env._LAMBDA_TELEMETRY_LOG_FD);
+  delete env._LAMBDA_TELEMETRY_LOG_FD;
   const least = LEVELS[(env.AWS_LAMBDA_LOG_LEVEL || '').toUpperCase()] || LEVELS.TRACE;
   for (const [method, level] of Object.entries(METHODS)) {
     console[method] = LEVELS[level] < least ? () => {} : (...values) => record(level, values);
@@ -42,7 +46,17 @@ function makeBlocking(name) {
 function record(level, values) {
   const time = new Date().toISOString();
   const text = isJson ? json(time, level, values) : `${time}\t${current.requestId}\t${level}\t${format(...values)}`;
-  write((text.includes('\n') ? text.replace(/\n/g, '\r') : text) + '\n');
+  if (frames >= 0) return writeAll(frames, frame(level, Buffer.from(text)));
+  writeAll(1, Buffer.from((text.includes('\n') ? text.replace(/\n/g, '\r') : text) + '\n'));
+}
+
+// Type, length, microseconds since the epoch, record: contract 03 section 8.
+function frame(level, text) {
+  const head = Buffer.alloc(16);
+  head.writeUInt32BE((0xa55a0000 | (LEVELS[level] << 2) | (isJson ? 2 : 3)) >>> 0, 0);
+  head.writeUInt32BE(text.length, 4);
+  head.writeBigUInt64BE(BigInt(Date.now()) * 1000n, 8);
+  return Buffer.concat([head, text]);
 }
 
 function json(time, level, values) {
@@ -77,11 +91,10 @@ function logError(title, error, formatted) {
   else console.error(title, formatted);
 }
 
-function write(text) {
-  let left = Buffer.from(text);
+function writeAll(descriptor, left) {
   while (left.length) {
     try {
-      left = left.subarray(fs.writeSync(1, left, 0, left.length));
+      left = left.subarray(fs.writeSync(descriptor, left, 0, left.length));
     } catch (error) {
       if (error.code !== 'EAGAIN') return; // nobody reads any more
       // Something has made the pipe non-blocking (process.stdout does): whoever prints faster than is read waits, as with any pipe.
