@@ -104,6 +104,33 @@ class S3Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class AsyncSettings:
+    """Asynchronous invocations (contract 02 §4): AWS's times, in seconds, and how much of them runs at once."""
+
+    retry_waits: tuple[float, ...] = (60.0, 120.0)  # before the first retry of a function error, and the second
+    backoff_first: float = 1.0  # after a throttle or a fault of the platform; doubles each time
+    backoff_most: float = 300.0
+    age: float = 21_600.0  # of an event, where the function's settings name none
+    in_flight: int = 256
+    per_function: int = 128
+    in_flight_bytes: int = 67_108_864
+    delivery_age: float = 3_600.0  # how long a result is offered to its destination
+    dead_days: int = 14  # dead letters without a queue are kept
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """Other services that results are sent to. Without a key botocore looks for credentials itself; "" for s3 and sqs means this server."""
+
+    sqs: str = ""
+    sns: str = ""
+    events: str = ""
+    s3: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What ``lambent up`` runs with."""
 
@@ -120,6 +147,8 @@ class Settings:
     images: ImageSettings = field(default_factory=ImageSettings)
     s3: S3Settings = field(default_factory=S3Settings)
     registries: tuple[RegistryCredential, ...] = ()
+    async_events: AsyncSettings = field(default_factory=AsyncSettings)  # the table "async"
+    endpoints: EndpointSettings = field(default_factory=EndpointSettings)
 
 
 def load(path: Path | None, **overrides: Any) -> Settings:
@@ -135,6 +164,8 @@ def load(path: Path | None, **overrides: Any) -> Settings:
         sandbox=_group(SandboxSettings, document.pop("sandbox", {}), "sandbox"),
         images=_group(ImageSettings, document.pop("images", {}), "images"),
         s3=_group(S3Settings, document.pop("s3", {}), "s3"),
+        async_events=_group(AsyncSettings, document.pop("async", {}), "async"),
+        endpoints=_group(EndpointSettings, document.pop("endpoints", {}), "endpoints"),
         registries=tuple(_group(RegistryCredential, entry, "registries") for entry in document.pop("registries", [])),
         credentials=tuple(_group(Credential, entry, "credentials") for entry in document.pop("credentials", [])),
     )

@@ -1,0 +1,412 @@
+"""Work that lies in the store, one queue a function, and is carried out here: fairly, bounded, and without polling.
+
+A *lane* is a store's queue and what runs of it. Three ways lead into a run:
+
+- ``put`` with no backlog and room: the message is enqueued *leased* and starts in memory once the one commit is through;
+- ``put`` otherwise: it is enqueued visible, and costs the node nothing until the pump takes it;
+- the pump: goes round the lanes that have work and room, leases a few messages of each, and ends when there is nothing to lease. It is
+  started by whatever makes work or room: a commit, a run's end, a timer set for the time that the store names (``due``).
+
+Leases last until they are given up: one process holds a store, so at its start it ends the leases of the process before it and goes on
+with what that one left. A run ends in one commit: the message is acknowledged and whatever follows of it is enqueued. Through outages of
+the store that commit is repeated, after a look whether it had not come through after all.
+
+In flight are at most so many runs and so many bytes, overall and of one lane. How many of one lane adapts: a run that was refused halves
+the number and lets the lane rest, runs that are not slower for company let it grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from lambent.clock import Clock, Timer
+from lambent.settings import AsyncSettings
+from lambent.store.contract import Acknowledge, Enqueue, Message, Mutation, Requeue, Store, StoreUnavailable, leased_receipt
+
+LOG = logging.getLogger(__name__)
+
+LEASE_S = 30 * 86_400.0
+_BATCH = 64
+_OUTAGE_FIRST_S, _OUTAGE_MOST_S = 0.05, 5.0
+_REST_MOST_S = 16.0
+_BROKEN_S = 60.0  # a run that broke off by a fault of ours is tried again after
+_RECONCILE_S = 1.0
+_EVENT_MOST = 1_048_576
+_IDLE_LANES = 10_000
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+Point = Callable[[str], None]
+
+
+class AdaptiveLimit:
+    """How many of a lane may run at once: halved by refusals, grown by one each time that all of them went well."""
+
+    __slots__ = ("_fastest", "_most", "_since", "value")
+
+    def __init__(self, most: int, first: int = 16) -> None:
+        self._most = most
+        self.value = float(min(most, first))
+        self._fastest = float("inf")
+        self._since = 0
+
+    def refused(self) -> None:
+        """Refusals of runs that began together halve it once."""
+        if self._since >= 0:
+            self.value = max(1.0, self.value / 2)
+            self._since = -int(self.value)
+        self._since += 1
+
+    def done(self, seconds: float, was_full: bool) -> None:
+        self._since += 1
+        self._fastest = min(self._fastest * 1.001, seconds)
+        if was_full and seconds <= 2 * self._fastest + 0.001:
+            self.value = min(self._most, self.value + 1 / self.value)
+
+
+class Lane:
+    """One store's queue, and what runs of it."""
+
+    __slots__ = ("backlog", "held", "leasing", "limit", "name", "queue", "rest_until", "size", "streak", "timer", "timer_at")
+
+    def __init__(self, name: str, queue: str, most: int) -> None:
+        self.name = name
+        self.queue = queue
+        self.limit = AdaptiveLimit(most)
+        self.held: set[int] = set()  # positions that run here
+        self.size = 0  # bytes that run here, and those whose commit is on its way
+        self.backlog = False  # the store may have something to be had at once
+        self.leasing = 0
+        self.rest_until = 0.0  # monotonic
+        self.streak = 0  # refusals in a row
+        self.timer: Timer | None = None
+        self.timer_at = float("inf")  # wall time
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A message in our hands. ``item`` is what it was made from, where it has not come from the store."""
+
+    lane: Lane
+    receipt: str
+    body: bytes
+    item: Any = None
+    finished: bool = False
+
+    @property
+    def position(self) -> int:
+        return int(self.receipt.partition(".")[0])
+
+
+CarryOut = Callable[[Held], Awaitable[bool]]
+
+
+class Lanes:
+    """All lanes of the queues that begin with ``prefix``. ``carry_out`` must ``finish`` what it is given, and says whether it was refused.
+
+    ``at`` is told the names of points on the way, for tests that end the process there.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, spawn: Spawn, prefix: str, carry_out: CarryOut, settings: AsyncSettings, at: Point
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._spawn = spawn
+        self._prefix = prefix
+        self._carry_out = carry_out
+        self._settings = settings
+        self._at = at
+        self._lanes: dict[str, Lane] = {}
+        self._turns: deque[Lane] = deque()  # lanes with a backlog, in the order of their turns
+        self._in_flight = 0
+        self._size = 0
+        self._pumping = False
+        self._runs = 0
+        self._idle: asyncio.Event | None = None
+        self.closing = False
+
+    async def start(self) -> None:
+        """Take up what the process before left."""
+        for queue in await self._store.queues(self._prefix):
+            await self._store.release(queue)
+            self._at("start:released")
+            self._has_work(self._lane(queue.removeprefix(self._prefix)))
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        self.closing = True
+        for lane in self._lanes.values():
+            if lane.timer is not None:
+                lane.timer.cancel()
+
+    async def drained(self) -> None:
+        """Until everything that runs has ended."""
+        self._idle = asyncio.Event()
+        if self._runs:
+            await self._idle.wait()
+
+    # -- in --------------------------------------------------------------------------------------------------------------------
+
+    async def put(self, name: str, body: bytes, item: Any = None) -> None:
+        """Durable when this returns; carried out even if the caller goes away meanwhile. Raises ``StoreUnavailable``."""
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._spawn(self._put(self._lane(name), body, item, accepted))
+        await accepted
+
+    async def _put(self, lane: Lane, body: bytes, item: Any, accepted: asyncio.Future[None]) -> None:
+        starts = self._admits(lane, len(body))
+        if starts:
+            self._take(lane, len(body))
+        try:
+            [position] = await self._store.commit(Enqueue(lane.queue, body, leased_until=self._clock.now() + LEASE_S if starts else 0.0))
+        except StoreUnavailable as error:
+            if starts:
+                self._leave(lane, len(body))
+                self._suspect(lane)
+            if not accepted.done():
+                accepted.set_exception(error)
+            return
+        self._at("put:committed")
+        if not accepted.done():
+            accepted.set_result(None)
+        if starts:
+            lane.held.add(position)
+            await self._run(Held(lane, leased_receipt(position), body, item))
+        else:
+            self._has_work(lane)
+
+    def expect(self, name: str, at: float = 0.0) -> None:
+        """Somebody has enqueued in lane ``name`` what is to be had from wall time ``at``."""
+        lane = self._lane(name)
+        if at > self._clock.now():
+            self._wake_at(lane, at)
+        else:
+            self._has_work(lane)
+
+    # -- out -------------------------------------------------------------------------------------------------------------------
+
+    async def finish(self, held: Held, *mutations: Mutation) -> None:
+        """Take ``held`` off its queue and apply ``mutations``, in one commit, however long the store is away."""
+        wait = _OUTAGE_FIRST_S
+        while True:
+            try:
+                await self._store.commit(Acknowledge(held.lane.queue, held.receipt), *mutations)
+            except StoreUnavailable as error:
+                if self.closing:
+                    return  # it stays leased, and the next process takes it up
+                LOG.warning("%s: %s; trying again", held.lane.queue, error)
+                await self._clock.sleep(wait)
+                wait = min(wait * 2, _OUTAGE_MOST_S)
+                if not await self._is_gone(held):
+                    continue
+            break
+        held.finished = True
+        self._at("finish:committed")
+
+    async def _is_gone(self, held: Held) -> bool:
+        """Whether a commit that failed for us was made after all."""
+        try:
+            found = await self._store.peek(held.lane.queue, 1, held.position - 1)
+        except StoreUnavailable:
+            return False
+        return not found or found[0].position != held.position
+
+    # -- running ---------------------------------------------------------------------------------------------------------------
+
+    async def _run(self, held: Held) -> None:
+        lane, size = held.lane, len(held.body)
+        self._runs += 1
+        was_full = len(lane.held) >= int(lane.limit.value)
+        begun = self._clock.monotonic()
+        refused = True
+        try:
+            refused = await self._carry_out(held)
+        finally:
+            self._runs -= 1
+            lane.held.discard(held.position)
+            self._learn(lane, refused, begun, was_full)
+            self._leave(lane, size)
+            if not held.finished and not self.closing:
+                self._spawn(self._give_back(held))
+            if not self._runs and self._idle is not None:
+                self._idle.set()
+
+    async def _give_back(self, held: Held) -> None:
+        """A run that broke off must not be lost with its lease."""
+        at = self._clock.now() + _BROKEN_S
+        while not self.closing:
+            try:
+                await self._store.commit(Requeue(held.lane.queue, held.receipt, at))
+            except StoreUnavailable:
+                await self._clock.sleep(_OUTAGE_MOST_S)
+                continue
+            self._wake_at(held.lane, at)
+            return
+
+    def _learn(self, lane: Lane, refused: bool, begun: float, was_full: bool) -> None:
+        now = self._clock.monotonic()
+        if not refused:
+            lane.streak = 0
+            lane.limit.done(now - begun, was_full)
+            return
+        lane.limit.refused()
+        if now >= lane.rest_until:
+            lane.rest_until = now + min(self._settings.backoff_first * 2.0 ** min(lane.streak, 16), _REST_MOST_S)
+            lane.streak += 1
+
+    def _admits(self, lane: Lane, size: int) -> bool:
+        """Whether a message may start at once, past the store's order: only where nothing waits."""
+        if lane.backlog or lane.leasing or self.closing or lane.rest_until > self._clock.monotonic():
+            return False
+        return self._room(lane) > 0 and (not lane.size or lane.size + size <= self._settings.in_flight_bytes // 2)
+
+    def _room(self, lane: Lane) -> int:
+        """How many more of ``lane`` may run."""
+        settings = self._settings
+        if self._size >= settings.in_flight_bytes or lane.size >= settings.in_flight_bytes // 2:
+            return 0
+        fits = max(1, (settings.in_flight_bytes - self._size) // _EVENT_MOST)  # none is known to be smaller before it is leased
+        return min(settings.in_flight - self._in_flight, int(lane.limit.value) - len(lane.held) - lane.leasing, fits)
+
+    def _take(self, lane: Lane, size: int) -> None:
+        self._in_flight += 1
+        self._size += size
+        lane.size += size
+
+    def _leave(self, lane: Lane, size: int) -> None:
+        self._in_flight -= 1
+        self._size -= size
+        lane.size -= size
+        if self._turns:
+            self._ring()
+
+    # -- the pump --------------------------------------------------------------------------------------------------------------
+
+    def _lane(self, name: str) -> Lane:
+        lane = self._lanes.get(name)
+        if lane is None:
+            if len(self._lanes) >= _IDLE_LANES:
+                self._lanes = {key: each for key, each in self._lanes.items() if each.held or each.size or each.backlog or each.timer}
+            lane = self._lanes[name] = Lane(name, self._prefix + name, self._settings.per_function)
+        return lane
+
+    def _has_work(self, lane: Lane) -> None:
+        if not lane.backlog:
+            lane.backlog = True
+            self._turns.append(lane)
+        self._ring()
+
+    def _ring(self) -> None:
+        if not self._pumping and not self.closing:
+            self._pumping = True
+            self._spawn(self._pump())
+
+    async def _pump(self) -> None:
+        """One round after the other, a few messages of each lane in turn, until there is nothing to be had or no room."""
+        try:
+            while not self.closing and (lane := self._next()) is not None:
+                await self._fill(lane)
+        finally:
+            self._pumping = False
+
+    def _next(self) -> Lane | None:
+        """The lane whose turn it is; it goes to the end. Lanes that rest or are full are passed over."""
+        now = self._clock.monotonic()
+        for _ in range(len(self._turns)):
+            lane = self._turns.popleft()
+            if lane.rest_until > now:
+                lane.backlog = False
+                self._wake_at(lane, self._clock.now() + lane.rest_until - now)
+                continue
+            self._turns.append(lane)
+            if self._room(lane) > 0:
+                return lane
+        return None
+
+    async def _fill(self, lane: Lane) -> None:
+        share = max(1, (self._settings.in_flight - self._in_flight) // len(self._turns))
+        want = min(self._room(lane), share, _BATCH)
+        self._turns.remove(lane)
+        lane.backlog = False  # whatever is put from here on says so again
+        lane.leasing += want
+        try:
+            messages = await self._store.lease(lane.queue, want, self._clock.now(), LEASE_S)
+            self._at("lease:committed")
+            if len(messages) < want:
+                await self._look_ahead(lane)
+            else:
+                self._has_work(lane)
+        except StoreUnavailable as error:
+            LOG.warning("%s: %s; trying again", lane.queue, error)
+            messages = []
+            self._suspect(lane)
+            await self._clock.sleep(_OUTAGE_FIRST_S * 10)
+            self._has_work(lane)
+        finally:
+            lane.leasing -= want
+        for message in messages:
+            self._begin(lane, message)
+
+    def _begin(self, lane: Lane, message: Message) -> None:
+        held = Held(lane, message.receipt, message.body)
+        lane.held.add(held.position)
+        self._take(lane, len(message.body))
+        self._spawn(self._run(held))
+
+    async def _look_ahead(self, lane: Lane) -> None:
+        """Nothing more is to be had now: set the timer for when there is."""
+        due = await self._store.due(lane.queue)
+        if due is not None and due < self._clock.now() + LEASE_S / 2:
+            self._wake_at(lane, due)
+
+    def _wake_at(self, lane: Lane, at: float) -> None:
+        """``at`` is wall time. An earlier timer stays; what it finds sets the next."""
+        if self.closing or (lane.timer is not None and lane.timer_at <= at):
+            return
+        if lane.timer is not None:
+            lane.timer.cancel()
+        lane.timer_at = at
+        lane.timer = self._clock.call_later(max(at - self._clock.now(), 0.001), lambda: self._woken(lane))
+
+    def _woken(self, lane: Lane) -> None:
+        lane.timer, lane.timer_at = None, float("inf")
+        self._has_work(lane)
+
+    # -- after outages -----------------------------------------------------------------------------------------------------------
+
+    def _suspect(self, lane: Lane) -> None:
+        """A commit failed for us that may have been made: there may be messages leased that nobody holds."""
+        if not self.closing:
+            self._spawn(self._reconcile(lane))
+
+    async def _reconcile(self, lane: Lane) -> None:
+        """Give back what is leased and not held, if two looks agree."""
+        lost: dict[int, str] = {}
+        first = True
+        while not self.closing:
+            await self._clock.sleep(_RECONCILE_S)
+            try:
+                found = await self._orphans(lane)
+                if first:
+                    lost, first = found, False
+                    continue
+                both = [receipt for position, receipt in found.items() if lost.get(position) == receipt]
+                await self._store.commit(*[Requeue(lane.queue, receipt, 0.0) for receipt in both])
+            except StoreUnavailable:
+                continue
+            if both:
+                self._has_work(lane)
+            return
+
+    async def _orphans(self, lane: Lane) -> dict[int, str]:
+        found: dict[int, str] = {}
+        after = 0
+        while page := await self._store.peek(lane.queue, 1_000, after):
+            found.update({each.position: f"{each.position}.{each.attempt}" for each in page if each.leased})
+            after = page[-1].position
+        return {position: receipt for position, receipt in found.items() if position not in lane.held}
