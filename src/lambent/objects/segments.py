@@ -183,14 +183,14 @@ class Segments:
 
     def _open(self) -> None:
         with unavailable(self._root):
-            for number in range(256):
-                (self._root / f"{number:02x}").mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_directory(self._root)
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_directory(self._root.parent)
             self._found = [entry.name for folder in os.scandir(self._root) for entry in os.scandir(folder.path)]
 
     def _link(self, source: str, target: str) -> None:
         path = self._path(target)
         with unavailable(path):
+            _make_room(path)
             try:
                 os.link(self._path(source), path)
             except OSError:  # a file system without links, or too many of them
@@ -254,9 +254,16 @@ class Reading:
             file.close()
 
 
+def _make_room(path: Path) -> None:
+    if not path.parent.is_dir():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(path.parent.parent)
+
+
 def _append(file: IO[bytes] | None, path: Path, pieces: list[bytes], digests: Digests, is_last: bool) -> IO[bytes]:
     with unavailable(path):
         if file is None:
+            _make_room(path)
             file = path.open("xb", buffering=0)
             os.fchmod(file.fileno(), 0o600)
         for piece in pieces:
