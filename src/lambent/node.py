@@ -80,6 +80,7 @@ from lambent.sandbox.choose import make_driver
 from lambent.sandbox.driver import IsolationReport, SandboxDriver, SandboxSpec
 from lambent.services.lambda_ import LambdaService
 from lambent.services.lambda_configs import LambdaConfigs
+from lambent.services.lambda_mappings import LambdaMappings
 from lambent.services.lambda_policies import LambdaPolicies
 from lambent.services.lambda_versions import LambdaVersions
 from lambent.services.logs import LogsService
@@ -227,7 +228,7 @@ class Node:
         )
         self._closers.push_async_callback(self._finish_tasks)
         await self.functions.load()
-        self.families = Families(self.table, self.store, clock, limits, settings.port, lambda arn: self.queues.by_arn(arn) is not None)
+        self.families = Families(self.table, self.store, self, clock, limits, settings.port, self._visibility)
         await self.families.load()
 
     def _services(self) -> dict[str, object]:
@@ -241,6 +242,7 @@ class Node:
                 LambdaService(self.functions, tags, account, self.front_door, self.layers),
                 LambdaPolicies(self.families.policies),
                 LambdaConfigs(self.families.event_invoke, self.families.urls),
+                LambdaMappings(self.families.mappings),
             ),
             "logs": (LogsService(self.logs, self.clock),),
             "s3": (S3Service(self.buckets, self.objects, self.uploads, Listing(self.store, self.objects), self.segments, self.clock),),
@@ -313,6 +315,10 @@ class Node:
         else:
             credentials = RoleCredentials(account)
         return self.specs.make(version, environment_id, log_stream, credentials)
+
+    def _visibility(self, arn: str) -> int | None:
+        queue = self.queues.by_arn(arn)
+        return None if queue is None else queue.number("VisibilityTimeout")
 
     def _runs_on(self, sha256: str) -> bool:
         return self.pools.uses_code(sha256)

@@ -35,6 +35,13 @@ class Limits:
     environment: int = 4_096
     request_head: int = 1_048_576
     concurrent_executions: int = 1_000
+    unreserved_executions: int = 100  # what reserved and provisioned concurrency must leave for all others
+    requests_per_concurrency: int = 10  # synchronous requests a second for each unit of concurrency; 0: no limit
+    scaling_environments: int = 1_000  # environments that one function may start in
+    scaling_seconds: float = 10.0  # so many seconds; 0 environments: no limit
+    control_rate: int = 0  # requests a second to the control plane together, per account; AWS has 15; 0: no limit
+    get_function_rate: int = 0  # GetFunction; AWS has 100
+    get_policy_rate: int = 0  # GetPolicy; AWS has 15
     memory_min_mb: int = 128
     memory_max_mb: int = 10_240
     timeout_max_s: int = 900
@@ -46,6 +53,7 @@ class Limits:
     code_storage: int = 322_122_547_200
     image_unpacked: int = 10_737_418_240
     page: int = 50
+    filters: int = 5  # of an event source mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,8 @@ class SandboxSettings:
     blanks: int = 4  # ready-made sandboxes kept per runtime
     freeze_after: float = 0.05
     idle_after: float = 600.0
+    idle_memory_mb: int = 0  # what idle environments may hold together; 0: half of the machine's memory
+    provisioned_at_once: int = 4  # provisioned environments of a function that start at the same time
     init_timeout: float = 10.0
     pids: int = 1_024
     interpreters: tuple[str, ...] = ()  # further folders or binaries to search for interpreters

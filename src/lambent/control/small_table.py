@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from lambent.errors import PlatformFault
@@ -69,6 +70,19 @@ class SmallTable:
             found.append((key, document))
         return found, False
 
+    @contextlib.asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """Hold a turn of that name, for what must not happen twice at once: a check of several documents and the change that follows."""
+        lock, waiting = self._turns.setdefault(name, (asyncio.Lock(), []))
+        waiting.append(None)
+        try:
+            async with lock:
+                yield
+        finally:
+            waiting.pop()
+            if not waiting:
+                del self._turns[name]
+
     async def change(self, key: str, mutate: Mutate) -> Document | None:
         """Replace the document at ``key`` by what ``mutate`` makes of it, durably; gives the new one.
 
@@ -78,15 +92,8 @@ class SmallTable:
         return await asyncio.shield(asyncio.ensure_future(self._in_turn(key, mutate)))
 
     async def _in_turn(self, key: str, mutate: Mutate) -> Document | None:
-        lock, waiting = self._turns.setdefault(key, (asyncio.Lock(), []))
-        waiting.append(None)
-        try:
-            async with lock:
-                return await self._change(key, mutate)
-        finally:
-            waiting.pop()
-            if not waiting:
-                del self._turns[key]
+        async with self.turn(key):
+            return await self._change(key, mutate)
 
     async def _change(self, key: str, mutate: Mutate) -> Document | None:
         for _ in range(ATTEMPTS):

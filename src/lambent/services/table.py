@@ -12,6 +12,7 @@ from typing import Any
 
 from lambent.services.lambda_ import LambdaService
 from lambent.services.lambda_configs import LambdaConfigs
+from lambent.services.lambda_mappings import LambdaMappings
 from lambent.services.lambda_policies import LambdaPolicies
 from lambent.services.lambda_versions import LambdaVersions
 from lambent.services.logs import LogsService
@@ -28,6 +29,7 @@ SERVICES: Mapping[str, tuple[type, ...]] = {
         LambdaVersions,
         LambdaPolicies,
         LambdaConfigs,
+        LambdaMappings,
     ),
     "logs": (LogsService,),
     "s3": (S3Service,),
