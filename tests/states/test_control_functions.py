@@ -567,7 +567,6 @@ def test_empty_forms_of_what_is_not_there_yet_are_harmless(tmp_path: Path):
         )
         assert shown["VpcConfig"] == {"SubnetIds": [], "SecurityGroupIds": [], "VpcId": "", "Ipv6AllowedForDualStack": False}
         await house.settle()
-        assert (await refusal(house.upload(OTHER, Publish=True))).code == "NotImplementedException"
         assert (await refusal(house.upload(OTHER, ImageUri="x"))).message == (
             "Please don't provide ImageUri when updating a function with packageType Zip."
         )
