@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 
 from lambent.arn import FunctionArn
 
+ON_DEMAND = "on-demand"
+PROVISIONED = "provisioned-concurrency"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRoot:
@@ -63,6 +66,7 @@ class FunctionVersion:
     application_log_level: str = ""  # "" where the format is Text
     system_log_level: str = ""
     tracing: str = "PassThrough"  # or "Active"; nothing that an environment is built from
+    initialization: str = ON_DEMAND  # how one environment came to be: AWS_LAMBDA_INITIALIZATION_TYPE; its pool says so, and it is in no key
 
     def keyed(self) -> str:
         """The hash of all that an environment is built from."""

@@ -5,21 +5,43 @@ gets a permit or a 429 with the reason. On one node the *assigner* is this modul
 that rendezvous hashing names for the function, asked over the network, which is why ``acquire`` is a coroutine. The local one never
 suspends.
 
-Limits are asked for in AWS's order: the function's own (reserved concurrency, set by the control plane through ``reserve``) is both
-floor and ceiling, and what is reserved is taken from what the others share.
+**Shares.** An account's concurrency in a Region is cut into shares, and a permit is drawn from exactly one:
+
+    1,000 ── unreserved          what nobody claimed; for every function without a claim of its own
+          ├─ reserved, per function          floor and ceiling of all its versions together
+          │    └─ provisioned, per version   cut out of the reserved share, which is what its other invocations have left
+          └─ provisioned, per version        of a function without reserved concurrency: cut out of the unreserved share
+
+An invocation of a version with provisioned concurrency draws from that first and spills over into the share around it. Since the limits
+of all shares add up to the account's, counting each share is counting the account.
+
+**Changes.** When claims change, the permits in flight move to the shares that they would be drawn from now. So a function that is
+given a reservation while three of its invocations run has three of it taken; one that runs more than it is newly allowed gets nothing
+until it has come down; and until then the unreserved share pays for the difference, so that neither the account's limit is passed nor
+anybody's reserved floor touched.
+
+**Rates.** Every share also allows ``per_concurrency`` times its limit in requests a second (contract 01 §8); asynchronous invocations are
+exempt, as on AWS.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lambent.arn import FunctionArn
+from lambent.clock import Clock
 from lambent.errors import throttled
 from lambent.function_version import FunctionVersion
+from lambent.invoke.scaling_rate import TokenBucket
 
 
 class Permit(Protocol):
-    """The right to one invocation in flight."""
+    """The right to one invocation in flight. ``rate_reason`` is the ``Reason`` of a refusal if its function grows too fast."""
+
+    @property
+    def rate_reason(self) -> str: ...
 
     def release(self) -> None:
         """Give it back. Calls after the first do nothing."""
@@ -29,61 +51,179 @@ class Permit(Protocol):
 class Assigner(Protocol):
     """Gives out permits, exactly as many as the limits allow."""
 
-    async def acquire(self, version: FunctionVersion) -> Permit:
-        """A permit, or ``ClientFault`` 429 ``TooManyRequestsException`` with its ``Reason`` (contract 02 §2.2)."""
+    async def acquire(self, version: FunctionVersion, rated: bool = True) -> Permit:
+        """A permit, or ``ClientFault`` 429 ``TooManyRequestsException`` with its ``Reason`` (contract 02 §2.2).
+
+        Without ``rated`` only the concurrency counts, not the requests a second.
+        """
         ...
 
 
 class LocalPermit:
-    """A permit of ``LocalAssigner``. ``owner`` is the count that it was drawn from."""
+    """A permit of ``LocalAssigner``. ``share`` is the count that it was drawn from."""
 
-    __slots__ = ("_assigner", "_owner")
+    __slots__ = ("_scope", "share", "version")
 
-    def __init__(self, assigner: LocalAssigner, owner: Share) -> None:
-        self._assigner: LocalAssigner | None = assigner
-        self._owner = owner
+    def __init__(self, scope: Scope, share: Share, version: FunctionVersion) -> None:
+        self._scope: Scope | None = scope
+        self.share = share
+        self.version = version
+
+    @property
+    def rate_reason(self) -> str:
+        return self.share.rate_reason
 
     def release(self) -> None:
-        assigner, self._assigner = self._assigner, None
-        if assigner is not None:
-            self._owner.in_flight -= 1
-            assigner.in_flight -= 1
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            self.share.in_flight -= 1
+            scope.in_flight -= 1
+            scope.outstanding.discard(self)
 
 
 class Share:
-    """A count and its ceiling: the account's unreserved pool, or one function's reservation."""
+    """A count and its ceiling, and what is said to those who come too many or too fast."""
 
-    __slots__ = ("in_flight", "limit", "reason")
+    __slots__ = ("bucket", "in_flight", "limit", "rate_reason", "reason")
 
-    def __init__(self, limit: int, reason: str) -> None:
+    def __init__(self, limit: int, whose: str, bucket: TokenBucket | None) -> None:
         self.limit = limit
-        self.reason = reason
+        self.reason = f"{whose}ConcurrentInvocationLimitExceeded"
+        self.rate_reason = f"{whose or 'Function'}InvocationRateLimitExceeded"
         self.in_flight = 0
+        self.bucket = bucket
+
+
+@dataclass(slots=True)
+class Claim:
+    """What one function has been promised: ``reserved`` for all of it, ``provisioned`` by version."""
+
+    reserved: int | None = None
+    provisioned: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """What it takes from the others."""
+        return sum(self.provisioned.values()) if self.reserved is None else self.reserved
+
+
+@dataclass(slots=True)
+class Own:
+    """The shares of a function with a claim. ``base`` is the unreserved one where nothing is reserved."""
+
+    claim: Claim
+    base: Share
+    provisioned: dict[str, Share]
+
+    def place(self, version: str) -> Share:
+        share = self.provisioned.get(version)
+        return self.base if share is None or share.in_flight >= share.limit else share
+
+
+class Scope:
+    """One account in one Region."""
+
+    __slots__ = ("in_flight", "limit", "outstanding", "owns", "unreserved")
+
+    def __init__(self, limit: int, bucket: TokenBucket | None) -> None:
+        self.limit = limit
+        self.in_flight = 0
+        self.unreserved = Share(limit, "", bucket)
+        self.owns: dict[str, Own] = {}
+        self.outstanding: set[LocalPermit] = set()
 
 
 class LocalAssigner:
-    """The assigner of a single node. ``limit`` is the account's concurrency (``settings.limits.concurrent_executions``)."""
+    """The assigner of a single node.
 
-    def __init__(self, limit: int) -> None:
+    ``limit`` is the concurrency of each account in each Region (``limits.concurrent_executions``). Without a clock, or with
+    ``per_concurrency`` 0, there is no limit to requests a second.
+    """
+
+    def __init__(self, limit: int, clock: Clock | None = None, per_concurrency: int = 0) -> None:
         self.limit = limit
-        self.in_flight = 0
-        self._unreserved = Share(limit, "ConcurrentInvocationLimitExceeded")
-        self._reserved: dict[FunctionArn, Share] = {}
+        self._clock = clock
+        self._per_concurrency = per_concurrency
+        self._scopes: dict[tuple[str, str], Scope] = {}
 
-    async def acquire(self, version: FunctionVersion) -> Permit:
-        share = self._reserved.get(version.arn, self._unreserved) if self._reserved else self._unreserved
-        if share.in_flight >= share.limit:
+    @property
+    def in_flight(self) -> int:
+        """Of all accounts."""
+        return sum(scope.in_flight for scope in self._scopes.values())
+
+    async def acquire(self, version: FunctionVersion, rated: bool = True) -> Permit:
+        arn = version.arn
+        scope = self._scopes.get((arn.account, arn.region))
+        if scope is None:
+            scope = self._open(arn)
+        share = scope.unreserved
+        if scope.owns and (own := scope.owns.get(arn.name)) is not None:
+            share = own.place(version.version)
+        if share.in_flight >= share.limit or (scope.in_flight >= scope.limit and share is scope.unreserved):
             raise throttled(share.reason)
+        if rated and share.bucket is not None and self._clock is not None and not share.bucket.take(self._clock.monotonic()):
+            raise throttled(share.rate_reason)
         share.in_flight += 1
-        self.in_flight += 1
-        return LocalPermit(self, share)
+        scope.in_flight += 1
+        permit = LocalPermit(scope, share, version)
+        scope.outstanding.add(permit)
+        return permit
+
+    def claim(self, arn: FunctionArn, reserved: int | None, provisioned: Mapping[str, int]) -> None:
+        """Set what a function has been promised; ``None`` and nothing provisioned end it. ``arn`` is unqualified."""
+        scope = self._scopes.get((arn.account, arn.region)) or self._open(arn)
+        claim = Claim(reserved, {version: count for version, count in provisioned.items() if count > 0})
+        before = scope.owns.pop(arn.name, None)
+        if reserved is not None or claim.provisioned:
+            scope.owns[arn.name] = self._cut(scope, claim, before)
+        self._resize(scope.unreserved, max(scope.limit - sum(own.claim.total for own in scope.owns.values()), 0))
+        _move(scope, scope.owns.get(arn.name), [permit for permit in scope.outstanding if permit.version.arn.name == arn.name])
 
     def reserve(self, arn: FunctionArn, limit: int | None) -> None:
-        """Set a function's reserved concurrency, or take it away with ``None``. ``arn`` is unqualified.
+        """Set a function's reserved concurrency, or take it away with ``None``; what is provisioned stays."""
+        own = self._own(arn)
+        self.claim(arn, limit, own.claim.provisioned if own is not None else {})
 
-        Invocations in flight stay counted where they began, so a change never frees or takes a permit twice.
-        """
-        self._reserved.pop(arn, None)
-        if limit is not None:
-            self._reserved[arn] = Share(limit, "ReservedFunctionConcurrentInvocationLimitExceeded")
-        self._unreserved.limit = self.limit - sum(share.limit for share in self._reserved.values())
+    def reserved(self, arn: FunctionArn) -> int | None:
+        """The function's reserved concurrency, if it has any."""
+        own = self._own(arn)
+        return own.claim.reserved if own is not None else None
+
+    def _own(self, arn: FunctionArn) -> Own | None:
+        scope = self._scopes.get((arn.account, arn.region))
+        return scope.owns.get(arn.name) if scope is not None else None
+
+    def _open(self, arn: FunctionArn) -> Scope:
+        scope = self._scopes[arn.account, arn.region] = Scope(self.limit, self._bucket(self.limit))
+        return scope
+
+    def _cut(self, scope: Scope, claim: Claim, before: Own | None) -> Own:
+        """New shares for a claim. A rate goes on where there was one, or everybody could buy a full bucket with a change."""
+        base = scope.unreserved
+        if claim.reserved is not None:
+            limit = max(claim.reserved - sum(claim.provisioned.values()), 0)
+            had = before is not None and before.claim.reserved is not None
+            base = Share(limit, "ReservedFunction", before.base.bucket if before is not None and had else self._bucket(limit))
+            self._resize(base, limit)
+        whose = "" if claim.reserved is None else "ReservedFunction"
+        provisioned = {version: Share(count, whose, None) for version, count in claim.provisioned.items()}
+        return Own(claim, base, provisioned)
+
+    def _bucket(self, limit: int) -> TokenBucket | None:
+        if self._clock is None or self._per_concurrency <= 0:
+            return None
+        rate = limit * self._per_concurrency
+        return TokenBucket(rate, rate, self._clock.monotonic())
+
+    def _resize(self, share: Share, limit: int) -> None:
+        share.limit = limit
+        if share.bucket is not None:
+            share.bucket.resize(limit * self._per_concurrency, limit * self._per_concurrency)
+
+
+def _move(scope: Scope, own: Own | None, permits: Iterable[LocalPermit]) -> None:
+    """Charge permits in flight to the shares that they would be drawn from now."""
+    for permit in permits:
+        permit.share.in_flight -= 1
+        permit.share = scope.unreserved if own is None else own.place(permit.version.version)
+        permit.share.in_flight += 1

@@ -344,7 +344,7 @@ class Environment:
         if self._inside is not None:
             self._inside.begin()
         if self._machine.state in _INIT_PHASE:
-            self._init_timer = self._clock.call_later(self._fittings.init_timeout, self._on_init_timeout)
+            self._init_timer = self._clock.call_later(self._fittings.init_limit(self.version), self._on_init_timeout)
 
     def _look_inside(self, sandbox: Sandbox, spec: SandboxSpec) -> None:
         fittings = self._fittings
@@ -542,11 +542,12 @@ class Environment:
     def _init_over(self, status: str, seconds: float, ready_at: float, error_type: str) -> None:
         narrator = self._narrator
         at = narrator.wall(ready_at) if ready_at else 0.0
-        done = InitRuntimeDone(narrator.phase, "success") if ready_at else InitRuntimeDone(narrator.phase, status, error_type)
+        how = self.version.initialization
+        done = InitRuntimeDone(narrator.phase, *(("success", "") if ready_at else (status, error_type)), how)
         narrator.tell(done, at)
         if self._inside is not None and status == "success":
             self._inside.end_init()
-        narrator.tell(InitReport(narrator.phase, status, seconds * 1000, error_type))
+        narrator.tell(InitReport(narrator.phase, status, seconds * 1000, error_type, how))
         narrator.settle()
 
     def _ready(self, instruction: Ready) -> None:

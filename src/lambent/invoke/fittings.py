@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from lambent.clock import Clock
-from lambent.function_version import FunctionVersion
+from lambent.function_version import ON_DEMAND, FunctionVersion
 from lambent.observe.log_sink import LogSink
 from lambent.runtime_api.events import Identity, Listener, RuntimeApi
 from lambent.sandbox.driver import SandboxDriver, SandboxSpec
+
+PROVISIONED_INIT_SECONDS = 130.0
 
 SpecFor = Callable[[FunctionVersion, str, str], SandboxSpec]
 """``(version, environment id, log stream name)`` -> what the sandbox is built from."""
@@ -50,6 +52,10 @@ class Fittings:
     stream_cap: int
     init_timeout: float
     open_api: OpenApi | None = None
+
+    def init_limit(self, version: FunctionVersion) -> float:
+        """How long init may take, in seconds (contract 01 §8)."""
+        return self.init_timeout if version.initialization == ON_DEMAND else max(PROVISIONED_INIT_SECONDS, float(version.timeout_s))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class FrontDoor:
     async def _submit(self, call: Invocation, answer: asyncio.Future[InvocationResult], stream: InvocationStream | None) -> None:
         version = self._registry.resolve(call.target)
         await self._check(call)
-        permit = await self._assigner.acquire(version)
+        permit = await self._assigner.acquire(version, call.rated)
         try:
             version = self._registry.resolve(call.target)
             now = self._clock.now()

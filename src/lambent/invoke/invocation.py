@@ -12,7 +12,7 @@ class Invocation:
     """What any caller (sync, async, event source, ...) hands to ``FrontDoor.invoke``.
 
     ``target`` carries the qualifier as addressed, if any. ``client_context`` is decoded JSON text. ``cause`` is the id of what caused this
-    invocation (a message, a schedule, a parent) for the story.
+    invocation (a message, a schedule, a parent) for the story. ``rated``: requests a second count, as they do for synchronous callers.
     """
 
     target: FunctionArn
@@ -23,6 +23,7 @@ class Invocation:
     tenant: str = ""
     want_log: bool = False
     cause: str = ""
+    rated: bool = True
 
 
 @dataclass(slots=True)

@@ -92,6 +92,7 @@ class Narrator:
             str(version.arn),
             log_stream,
             version.memory_mb,
+            initialization_type=version.initialization,
         )
         self.tell(event)
 

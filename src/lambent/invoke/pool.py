@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
+from lambent.clock import Timer
 from lambent.errors import PlatformFault
-from lambent.function_version import FunctionVersion
+from lambent.function_version import PROVISIONED, FunctionVersion
 from lambent.invoke.environment import Environment
 from lambent.invoke.fittings import EnvironmentInfo, Fittings
 from lambent.invoke.job import Job
@@ -21,11 +23,15 @@ from lambent.invoke.pool_state import (
     Drain,
     Ended,
     Event,
+    Evict,
     Fail,
     Free,
     FreeBroken,
     FreezeSlot,
+    Keep,
+    KeepFailed,
     PoolMachine,
+    Renew,
     Resubmit,
     Retire,
     Start,
@@ -33,6 +39,8 @@ from lambent.invoke.pool_state import (
     Submit,
     Tick,
 )
+
+LEAST_MEMORY = 4_194_304  # bytes that an environment is taken to hold before anybody has looked
 
 
 class Keeper(Protocol):
@@ -42,24 +50,33 @@ class Keeper(Protocol):
         """It has environments that will want freezing."""
         ...
 
+    def make_room(self) -> None:
+        """One more environment is about to start."""
+        ...
+
+    def keep_failed(self, pool: Pool, failures: int) -> None:
+        """An environment that is to be kept did not come to be, so many in a row by now; ``renew`` tries again."""
+        ...
+
     def retired(self, pool: Pool) -> None:
         """It is empty and will stay so."""
         ...
 
 
 class Pool:
-    """``warm`` is true while the keeper knows that something here wants freezing."""
+    """``warm`` is true while the keeper knows that something here wants freezing; ``machine`` is for looking only."""
 
-    __slots__ = ("_busy", "_environments", "_fittings", "_keeper", "_machine", "_queue", "key", "tenant", "version", "warm")
+    __slots__ = ("_busy", "_environments", "_fittings", "_keeper", "_queue", "key", "machine", "renewal", "tenant", "version", "warm")
 
     def __init__(self, version: FunctionVersion, tenant: str, fittings: Fittings, keeper: Keeper) -> None:
         self.key = (version.environment_key, tenant)
         self.version = version
         self.tenant = tenant
         self.warm = False
+        self.renewal: Timer | None = None  # the keeper's, after a start that failed
         self._fittings = fittings
         self._keeper = keeper
-        self._machine = PoolMachine(f"{version.arn}:{version.version}")
+        self.machine = PoolMachine(f"{version.arn}:{version.version}")
         self._environments: dict[int, Environment] = {}
         self._queue: deque[Event] = deque()
         self._busy = False
@@ -71,7 +88,24 @@ class Pool:
     def tick(self, at: float, freeze_after: float, idle_after: float) -> None:
         """Freeze and reap what has been idle for long."""
         self._feed(Tick(at, freeze_after, idle_after))
-        self.warm = self._machine.unfrozen > 0
+        self.warm = self.machine.unfrozen > 0
+
+    def keep(self, count: int, at_once: int) -> None:
+        """Have ``count`` environments whether anybody asks or not."""
+        self._feed(Keep(count, at_once))
+
+    def renew(self) -> None:
+        """Try again to have them."""
+        self.renewal = None
+        self._feed(Renew())
+
+    def evict(self, reason: str) -> None:
+        """End the environment that has been idle longest."""
+        self._feed(Evict(reason))
+
+    def idle_memory(self) -> int:
+        """Bytes that the idle environments hold, but for the kept ones."""
+        return sum(max(self._environments[slot.number].memory_peak, LEAST_MEMORY) for slot in self.machine.idle)
 
     def drain(self, reason: str) -> None:
         """Take nothing new; end when the last job has."""
@@ -115,7 +149,7 @@ class Pool:
         self._busy = True
         try:
             while True:
-                for instruction in self._machine.handle(event):
+                for instruction in self.machine.handle(event):
                     _DO[type(instruction)](self, instruction)
                 if not self._queue:
                     return
@@ -127,9 +161,11 @@ class Pool:
         self._environments[instruction.slot].begin(instruction.job)
 
     def _start(self, instruction: Start) -> None:
-        environment = Environment(instruction.slot, self.version, self.tenant, self._fittings, self)
+        self._keeper.make_room()
+        version = replace(self.version, initialization=PROVISIONED) if instruction.kept else self.version
+        environment = Environment(instruction.slot, version, self.tenant, self._fittings, self)
         self._environments[instruction.slot] = environment
-        environment.start(instruction.job.call.request_id)
+        environment.start("" if instruction.kept else instruction.job.call.request_id)
 
     def _freeze(self, instruction: FreezeSlot) -> None:
         self._environments[instruction.slot].freeze()
@@ -140,6 +176,9 @@ class Pool:
     def _fail(self, instruction: Fail) -> None:
         instruction.job.fail(instruction.fault)
 
+    def _keep_failed(self, instruction: KeepFailed) -> None:
+        self._keeper.keep_failed(self, instruction.failures)
+
     def _retire(self, instruction: Retire) -> None:
         self._keeper.retired(self)
 
@@ -148,6 +187,7 @@ _DO: dict[type[Any], Callable[[Pool, Any], None]] = {
     Begin: Pool._begin,
     Fail: Pool._fail,
     FreezeSlot: Pool._freeze,
+    KeepFailed: Pool._keep_failed,
     Retire: Pool._retire,
     Start: Pool._start,
     Stop: Pool._stop,

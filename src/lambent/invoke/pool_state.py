@@ -14,6 +14,12 @@ bound.
 **Idling.** ``idle`` is ordered by the time of going idle, oldest first; the frozen ones are always its head, so that a ``Tick``
 looks only at what it changes. Freezing is lazy: an environment that is busy again at once pays nothing.
 
+**Keeping.** With provisioned concurrency a pool keeps a number of environments whether anybody asks or not: they are started ahead, a
+few at a time, are leased before all others, wait in a list of their own (``ready``), freeze like the others, are never reaped, and are
+replaced when they die. Their initialisation may take minutes, so no waiting job counts on them; but if one is free first, it takes the
+job all the same. A start that fails (``KeepFailed``), or the death of one that has not served yet, is made good only with the next
+``Renew``, which the shell sends after a while, longer each time. One that is no longer wanted while it works becomes an ordinary one.
+
 **Draining.** When the version changes, the pool's key is stale: what is idle stops at once, what is busy stops when it is free,
 jobs that were accepted before still run on what they were accepted for, and nothing new comes in, since ``Submit`` is no word that
 a draining pool knows. ``Abort`` is the end of patience: everything stops, and whoever waited gets the fault.
@@ -76,6 +82,26 @@ class Tick:
 
 
 @dataclass(slots=True)
+class Keep:
+    """From now on keep ``count`` environments; start at most ``at_once`` of them at the same time."""
+
+    count: int
+    at_once: int
+
+
+@dataclass(slots=True)
+class Renew:
+    """Time to try again to make the kept environments complete."""
+
+
+@dataclass(slots=True)
+class Evict:
+    """Room is needed elsewhere: end the environment that has been idle longest, if one is."""
+
+    reason: str
+
+
+@dataclass(slots=True)
 class Drain:
     """The key is stale, or the node stops."""
 
@@ -115,7 +141,7 @@ class Ended:
     fault: PlatformFault | None = None
 
 
-Event = Submit | Resubmit | Tick | Drain | Abort | Free | FreeBroken | Ended
+Event = Submit | Resubmit | Tick | Keep | Renew | Evict | Drain | Abort | Free | FreeBroken | Ended
 
 # ---------------------------------------------------------------------------------------------------------------- instructions
 
@@ -130,10 +156,14 @@ class Begin:
 
 @dataclass(slots=True)
 class Start:
-    """Start an environment and call it ``slot``. ``job`` is what caused it, and not necessarily what it will run."""
+    """Start an environment and call it ``slot``. ``job`` is what caused it, and not necessarily what it will run.
+
+    One that is ``kept`` has no job that caused it (``None``).
+    """
 
     slot: int
     job: Any
+    kept: bool = False
 
 
 @dataclass(slots=True)
@@ -156,11 +186,18 @@ class Fail:
 
 
 @dataclass(slots=True)
+class KeepFailed:
+    """An environment that was to be kept did not come to be; so many in a row by now."""
+
+    failures: int
+
+
+@dataclass(slots=True)
 class Retire:
     """The pool is empty and closed: forget it."""
 
 
-Instruction = Begin | Start | FreezeSlot | Stop | Fail | Retire
+Instruction = Begin | Start | FreezeSlot | Stop | Fail | KeepFailed | Retire
 RETIRE = Retire()
 
 # ------------------------------------------------------------------------------------------------------------------ the tables
@@ -169,13 +206,22 @@ POOL_TABLE: dict[tuple[Phase, type[Any]], tuple[str, tuple[Phase, ...]]] = {
     (Phase.OPEN, Submit): ("submit", (Phase.OPEN,)),
     (Phase.OPEN, Resubmit): ("resubmit", (Phase.OPEN,)),
     (Phase.OPEN, Tick): ("tick", (Phase.OPEN, Phase.CLOSED)),
+    (Phase.OPEN, Keep): ("keep", (Phase.OPEN,)),
+    (Phase.OPEN, Renew): ("renew", (Phase.OPEN,)),
+    (Phase.OPEN, Evict): ("evict", (Phase.OPEN,)),
     (Phase.OPEN, Drain): ("drain", (Phase.DRAINING, Phase.CLOSED)),
     (Phase.OPEN, Abort): ("abort", (Phase.DRAINING, Phase.CLOSED)),
     (Phase.DRAINING, Resubmit): ("resubmit", (Phase.DRAINING,)),
     (Phase.DRAINING, Tick): ("ignore", (Phase.DRAINING,)),
+    (Phase.DRAINING, Keep): ("ignore", (Phase.DRAINING,)),
+    (Phase.DRAINING, Renew): ("ignore", (Phase.DRAINING,)),
+    (Phase.DRAINING, Evict): ("ignore", (Phase.DRAINING,)),
     (Phase.DRAINING, Drain): ("ignore", (Phase.DRAINING,)),
     (Phase.DRAINING, Abort): ("abort", (Phase.DRAINING, Phase.CLOSED)),
     (Phase.CLOSED, Tick): ("ignore", (Phase.CLOSED,)),
+    (Phase.CLOSED, Keep): ("ignore", (Phase.CLOSED,)),
+    (Phase.CLOSED, Renew): ("ignore", (Phase.CLOSED,)),
+    (Phase.CLOSED, Evict): ("ignore", (Phase.CLOSED,)),
     (Phase.CLOSED, Drain): ("ignore", (Phase.CLOSED,)),
     (Phase.CLOSED, Abort): ("ignore", (Phase.CLOSED,)),
 }
@@ -197,17 +243,38 @@ _STORY = 32
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One environment. ``since`` is when it went idle, if it is."""
+    """One environment. ``since`` is when it went idle, if it is. ``served``: a kept one that has had a job."""
 
     number: int
     state: SlotState
     since: float = 0.0
+    kept: bool = False
+    served: bool = False
 
 
 class PoolMachine:
     """Feed it events with ``handle``; carry out what it returns, in order. Nothing else changes its state."""
 
-    __slots__ = ("_history", "_numbers", "frozen", "idle", "name", "phase", "reason", "slots", "starting", "waiting")
+    __slots__ = (
+        "_at_once",
+        "_history",
+        "_numbers",
+        "complete",
+        "failures",
+        "frozen",
+        "idle",
+        "kept",
+        "kept_starting",
+        "name",
+        "phase",
+        "ready",
+        "ready_frozen",
+        "reason",
+        "slots",
+        "starting",
+        "target",
+        "waiting",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -216,8 +283,16 @@ class PoolMachine:
         self.slots: dict[int, Slot] = {}
         self.idle: list[Slot] = []  # by ``since``, oldest first; the first ``frozen`` of them are frozen
         self.frozen = 0
-        self.starting = 0
+        self.starting = 0  # without the kept ones
         self.waiting: deque[Any] = deque()
+        self.target = 0  # environments to keep
+        self.kept = 0  # of them there are, those that start included
+        self.kept_starting = 0
+        self.ready: list[Slot] = []  # the kept ones that are idle, by ``since``; the first ``ready_frozen`` of them are frozen
+        self.ready_frozen = 0
+        self.failures = 0  # starts of kept environments that failed in a row
+        self.complete = True  # since the target was set all kept environments were there at once
+        self._at_once = 1
         self._numbers = 0
         self._history: deque[tuple[str, str, int]] = deque(maxlen=_STORY)
 
@@ -252,11 +327,18 @@ class PoolMachine:
     @property
     def unfrozen(self) -> int:
         """How many idle environments a coming ``Tick`` may freeze."""
-        return len(self.idle) - self.frozen
+        return len(self.idle) - self.frozen + len(self.ready) - self.ready_frozen
+
+    @property
+    def allocated(self) -> int:
+        """How many kept environments are initialised, idle or at work."""
+        return self.kept - self.kept_starting
 
     # -------------------------------------------------------------------------------------------------------- the pool
 
     def submit(self, event: Submit) -> Sequence[Instruction]:
+        if self.ready:
+            return self._lease_ready(event.job)
         idle = self.idle
         if idle:
             slot = idle.pop()
@@ -269,10 +351,17 @@ class PoolMachine:
 
     def resubmit(self, event: Resubmit) -> Sequence[Instruction]:
         """It has waited longest, and goes first."""
-        if self.idle:
+        if self.idle or self.ready:
             return self.submit(Submit(event.job))
         self.waiting.appendleft(event.job)
         return self._start_if_short(event.job)
+
+    def _lease_ready(self, job: Any) -> Sequence[Instruction]:
+        slot = self.ready.pop()
+        self.ready_frozen = min(self.ready_frozen, len(self.ready))
+        slot.state = SlotState.BUSY
+        slot.served = True
+        return (Begin(slot.number, job),)
 
     def _start_if_short(self, job: Any) -> Sequence[Instruction]:
         return _NOTHING if self.starting >= len(self.waiting) else (self._start(job),)
@@ -298,21 +387,75 @@ class PoolMachine:
         while self.frozen < len(self.idle) and self.idle[self.frozen].since <= newest:
             instructions.append(FreezeSlot(self.idle[self.frozen].number))
             self.frozen += 1
-        if not self.slots:
+        while self.ready_frozen < len(self.ready) and self.ready[self.ready_frozen].since <= newest:
+            instructions.append(FreezeSlot(self.ready[self.ready_frozen].number))
+            self.ready_frozen += 1
+        if not self.slots and not self.target:
             self.phase = Phase.CLOSED
             instructions.append(RETIRE)
         return instructions
 
+    def evict(self, event: Evict) -> Sequence[Instruction]:
+        if not self.idle:
+            return _NOTHING
+        self.frozen = max(self.frozen - 1, 0)
+        return (self._stop(self.idle.pop(0), event.reason),)
+
+    def keep(self, event: Keep) -> Sequence[Instruction]:
+        self.target = event.count
+        self._at_once = max(event.at_once, 1)
+        self.failures = 0
+        self.complete = self.allocated >= self.target
+        return (*self._dismiss("no longer provisioned"), *self._replenish())
+
+    def renew(self, event: Renew) -> Sequence[Instruction]:
+        return self._replenish()
+
+    def _replenish(self) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        while self.phase is Phase.OPEN and self.kept < self.target and self.kept_starting < self._at_once:
+            self._numbers += 1
+            self.slots[self._numbers] = Slot(self._numbers, SlotState.STARTING, kept=True)
+            self.kept += 1
+            self.kept_starting += 1
+            instructions.append(Start(self._numbers, None, kept=True))
+        return instructions
+
+    def _dismiss(self, reason: str) -> list[Instruction]:
+        """Keep no more than the target: first those that are not there yet go, then the oldest idle ones; the busy ones stay as others."""
+        instructions: list[Instruction] = []
+        surplus = self.kept - self.target
+        if surplus <= 0:
+            return instructions
+        for slot in [slot for slot in reversed(self.slots.values()) if slot.kept and slot.state is SlotState.STARTING][:surplus]:
+            self.kept_starting -= 1
+            instructions.append(self._stop_kept(slot, reason))
+        while self.kept > self.target and self.ready:
+            self.ready_frozen = max(self.ready_frozen - 1, 0)
+            instructions.append(self._stop_kept(self.ready.pop(0), reason))
+        for slot in [slot for slot in self.slots.values() if slot.kept and slot.state is SlotState.BUSY][: max(self.kept - self.target, 0)]:
+            slot.kept = False
+            self.kept -= 1
+        return instructions
+
+    def _stop_kept(self, slot: Slot, reason: str) -> Stop:
+        slot.kept = False
+        self.kept -= 1
+        return self._stop(slot, reason)
+
     def drain(self, event: Drain) -> Sequence[Instruction]:
         self.phase = Phase.DRAINING
         self.reason = event.reason
-        return (*self._stop_idle(event.reason), *self._retire_if_empty())
+        self.target = 0
+        return (*self._dismiss(event.reason), *self._stop_idle(event.reason), *self._retire_if_empty())
 
     def abort(self, event: Abort) -> Sequence[Instruction]:
         self.phase = Phase.DRAINING
         self.reason = event.fault.message
         instructions: list[Instruction] = [Fail(job, event.fault) for job in self.waiting]
         self.waiting.clear()
+        self.target = 0
+        instructions += self._dismiss(self.reason)
         instructions += self._stop_idle(self.reason)
         for slot in self.slots.values():
             if slot.state in {SlotState.STARTING, SlotState.BUSY}:
@@ -326,6 +469,8 @@ class PoolMachine:
     # -------------------------------------------------------------------------------------------------- one environment
 
     def offer(self, slot: Slot, event: Free) -> Sequence[Instruction]:
+        if slot.kept:
+            return self._offer_kept(slot, event)
         if slot.state is SlotState.STARTING:
             self.starting -= 1
         if self.waiting:
@@ -338,7 +483,27 @@ class PoolMachine:
         self.idle.append(slot)
         return _NOTHING
 
+    def _offer_kept(self, slot: Slot, event: Free) -> Sequence[Instruction]:
+        instructions: list[Instruction] = []
+        if slot.state is SlotState.STARTING:
+            self.kept_starting -= 1
+            self.failures = 0
+            self.complete = self.complete or self.allocated >= self.target
+            instructions += self._replenish()
+        if self.waiting:
+            slot.state = SlotState.BUSY
+            slot.served = True
+            instructions.append(Begin(slot.number, self.waiting.popleft()))
+        else:
+            slot.state = SlotState.IDLE
+            slot.since = event.at
+            self.ready.append(slot)
+        return instructions
+
     def offer_broken(self, slot: Slot, event: FreeBroken) -> Sequence[Instruction]:
+        if slot.kept:
+            self.kept_starting -= 1
+            return (self._stop_kept(slot, "its init failed"), *self._note_failure())
         self.starting -= 1
         if self.waiting:
             slot.state = SlotState.BUSY
@@ -347,21 +512,37 @@ class PoolMachine:
 
     def lose_start(self, slot: Slot, event: Ended) -> Sequence[Instruction]:
         """A start that failed takes the job that has waited longest with it, unless another start is there for that one."""
-        self.starting -= 1
         del self.slots[slot.number]
+        if slot.kept:
+            self.kept -= 1
+            self.kept_starting -= 1
+            return self._note_failure()
+        self.starting -= 1
         if self.starting >= len(self.waiting):
             return self._retire_if_empty()
         fault = event.fault or PlatformFault("The execution environment ended before it was ready", self.story())
         return (Fail(self.waiting.popleft(), fault), *self._retire_if_empty())
 
+    def _note_failure(self) -> list[Instruction]:
+        self.failures += 1
+        return [KeepFailed(self.failures)]
+
     def lose(self, slot: Slot, event: Ended) -> Sequence[Instruction]:
         del self.slots[slot.number]
+        if slot.kept:
+            self.kept -= 1
+            return self._replenish() if slot.served else self._note_failure()
         return self._retire_if_empty()
 
     def lose_idle(self, slot: Slot, event: Ended) -> Sequence[Instruction]:
-        place = self.idle.index(slot)
-        del self.idle[place]
-        self.frozen -= place < self.frozen
+        if slot.kept:
+            place = self.ready.index(slot)
+            del self.ready[place]
+            self.ready_frozen -= place < self.ready_frozen
+        else:
+            place = self.idle.index(slot)
+            del self.idle[place]
+            self.frozen -= place < self.frozen
         return self.lose(slot, event)
 
     # ---------------------------------------------------------------------------------------------------------- helpers

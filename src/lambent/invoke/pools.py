@@ -6,6 +6,10 @@ key is the old one again.
 
 One timer freezes, for all pools: it runs only while some environment is idle and warm, every ``freeze_after``. One timer reaps, a
 fraction of ``idle_after`` apart, only while there are pools. Neither costs an invocation anything.
+
+Idle environments may hold ``idle_memory_mb`` together. Beyond that the one that has been idle longest ends, whoever's it is, when another
+is started or the freezer looks around. Each function may start so many environments in so many seconds (``scaling_rate``); provisioned
+ones are exempt from both.
 """
 
 from __future__ import annotations
@@ -13,19 +17,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from lambent.arn import LATEST, FunctionArn
 from lambent.clock import Clock, Timer
-from lambent.errors import PlatformFault
+from lambent.errors import PlatformFault, throttled
 from lambent.function_version import FunctionVersion
 from lambent.invoke.environment import Environment
 from lambent.invoke.fittings import EnvironmentInfo, Fittings, OpenApi, RuntimeVersionOf, SpecFor, StoryRecorder
 from lambent.invoke.job import Job
 from lambent.invoke.pool import Pool
 from lambent.invoke.registry import Change, Registry
+from lambent.invoke.scaling_rate import ScalingRate
 from lambent.observe.log_sink import LogSink
 from lambent.runtime_api.server import HttpRuntimeApi
 from lambent.sandbox.driver import SandboxDriver
@@ -35,6 +42,19 @@ LOG = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
 KILL_SECONDS = 5.0
+RENEW_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)  # after a kept environment failed to start, the first time and the next ones
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How a version stands that environments are kept of.
+
+    ``complete``: all of them were there at once since they were asked for. ``failures``: starts that failed in a row.
+    """
+
+    allocated: int
+    complete: bool
+    failures: int
 
 
 class Pools:
@@ -55,6 +75,9 @@ class Pools:
         self._clock = clock
         self._freeze_after = settings.sandbox.freeze_after
         self._idle_after = settings.sandbox.idle_after
+        self._kept_at_once = settings.sandbox.provisioned_at_once
+        self._idle_memory = _idle_memory(settings.sandbox.idle_memory_mb)
+        self._scaling = ScalingRate(settings.limits.scaling_environments, settings.limits.scaling_seconds)
         self._reap_every = min(max(self._idle_after / 10, self._freeze_after), 30.0)
         self._fittings = Fittings(
             driver=driver,
@@ -86,8 +109,30 @@ class Pools:
         if pool is None:
             if self._closing:
                 raise PlatformFault(self._closing)
-            pool = self._open(job)
+            pool = self._open(version, job.call.tenant)
+        machine = pool.machine
+        if not machine.idle and not machine.ready and machine.starting <= len(machine.waiting):  # it takes one more environment
+            self._require_rate(job)
         pool.submit(job)
+
+    def keep(self, version: FunctionVersion, count: int) -> None:
+        """Have ``count`` environments of ``version`` whether anybody asks or not, until another word or the version goes."""
+        pool = self._pools.get((version.environment_key, ""))
+        if pool is None:
+            if self._closing or not count:
+                return
+            pool = self._open(version, "")
+        if pool.renewal is not None:
+            pool.renewal.cancel()
+            pool.renewal = None
+        pool.keep(count, self._kept_at_once)
+
+    def kept(self, version: FunctionVersion) -> Kept:
+        """What has become of ``keep``."""
+        pool = self._pools.get((version.environment_key, ""))
+        if pool is None:
+            return Kept(0, False, 0)
+        return Kept(pool.machine.allocated, pool.machine.complete, pool.machine.failures)
 
     def environments(self) -> list[EnvironmentInfo]:
         """Every environment there is, for ``lambent ps``."""
@@ -129,6 +174,26 @@ class Pools:
         if self._freezer is None:
             self._freezer = self._clock.call_later(self._freeze_after, self._freeze)
 
+    def make_room(self) -> None:
+        """End what has been idle longest until the idle ones hold no more than they may."""
+        held = sum(pool.idle_memory() for pool in self._pools.values())
+        while held > self._idle_memory:
+            idle = [pool for pool in self._pools.values() if pool.machine.idle]
+            if not idle:
+                return
+            oldest = min(idle, key=_longest_idle)
+            before = oldest.idle_memory()
+            oldest.evict("room is needed for others")
+            freed = before - oldest.idle_memory()
+            if freed <= 0:  # it is in the middle of something, and will come to this later
+                return
+            held -= freed
+
+    def keep_failed(self, pool: Pool, failures: int) -> None:
+        if pool.renewal is None and not self._closing:
+            pause = RENEW_SECONDS[min(failures, len(RENEW_SECONDS)) - 1]
+            pool.renewal = self._clock.call_later(pause, pool.renew)
+
     def retired(self, pool: Pool) -> None:
         self._leaving.discard(pool)
         if self._pools.get(pool.key) is pool:
@@ -138,8 +203,12 @@ class Pools:
 
     # ------------------------------------------------------------------------------------------------------------ inside
 
-    def _open(self, job: Job) -> Pool:
-        pool = Pool(job.version, job.call.tenant, self._fittings, self)
+    def _require_rate(self, job: Job) -> None:
+        if not self._scaling.take(job.version.arn, self._clock.monotonic()):
+            raise throttled(job.permit.rate_reason)
+
+    def _open(self, version: FunctionVersion, tenant: str) -> Pool:
+        pool = Pool(version, tenant, self._fittings, self)
         self._pools[pool.key] = pool
         if self._reaper is None:
             self._reaper = self._clock.call_later(self._reap_every, self._reap)
@@ -154,6 +223,9 @@ class Pools:
 
     def _drain(self, key: tuple[str, str], reason: str) -> None:
         pool = self._pools.pop(key)
+        if pool.renewal is not None:
+            pool.renewal.cancel()
+            pool.renewal = None
         self._leaving.add(pool)
         pool.drain(reason)
 
@@ -175,6 +247,7 @@ class Pools:
             pool.tick(at, self._freeze_after, self._idle_after)
             if pool.warm:
                 self._warm.append(pool)
+        self.make_room()
         if self._warm:
             self._freezer = self._clock.call_later(self._freeze_after, self._freeze)
 
@@ -198,6 +271,15 @@ class Pools:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             LOG.warning("an execution environment: %s", error)
+
+
+def _longest_idle(pool: Pool) -> float:
+    return pool.machine.idle[0].since
+
+
+def _idle_memory(megabytes: int) -> int:
+    """In bytes; by default half of what the machine has."""
+    return megabytes << 20 if megabytes > 0 else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _plain_runtime_version(version: FunctionVersion) -> tuple[str, str]:

@@ -46,6 +46,7 @@ class SandboxSpecs:
             log_stream,
             credentials=credentials,
             places=self._places,
+            initialization_type=version.initialization,
             log_format=version.log_format,
             log_level=version.application_log_level,
             defaults=defaults,
