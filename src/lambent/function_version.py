@@ -65,6 +65,7 @@ class FunctionVersion:
     log_format: str = "Text"  # or "JSON"
     application_log_level: str = ""  # "" where the format is Text
     system_log_level: str = ""
+    tenant_isolation: bool = False  # TenancyConfig: one environment serves one tenant, whom every invocation names
     tracing: str = "PassThrough"  # or "Active"; nothing that an environment is built from
     initialization: str = ON_DEMAND  # how one environment came to be: AWS_LAMBDA_INITIALIZATION_TYPE; its pool says so, and it is in no key
 

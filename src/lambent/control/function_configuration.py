@@ -139,6 +139,8 @@ def build(
         "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
         "LoggingConfig": default_logging(arn.name),
     }
+    if params.get("TenancyConfig"):
+        document["TenancyConfig"] = {"TenantIsolationMode": params["TenancyConfig"]["TenantIsolationMode"]}
     return merge_code(merge(document, params, now, layers), code, None, now)
 
 
@@ -248,6 +250,7 @@ def compile_version(
         opt_dir=f"{code_root}/{layers}" if layers else "",
         layer_sha256=layers,
         mounts=(file_systems or FileSystems({})).mounts(document.get("FileSystemConfigs", ())),
+        tenant_isolation="TenancyConfig" in document,
         log_format=logging["LogFormat"],
         application_log_level=logging.get("ApplicationLogLevel", ""),
         system_log_level=logging.get("SystemLogLevel", ""),

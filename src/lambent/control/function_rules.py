@@ -50,7 +50,6 @@ def machine_architecture() -> str:
 
 REFUSED_IF_SET = ("PublishTo", "CodeSigningConfigArn", "RuntimeConfig")
 REFUSED_IF_PRESENT = (
-    "TenancyConfig",
     "CapacityProviderConfig",
     "DurableConfig",
     "AcceleratorConfig",

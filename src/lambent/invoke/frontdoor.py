@@ -14,6 +14,8 @@ import asyncio
 from functools import partial
 
 from lambent.clock import Clock
+from lambent.errors import ClientFault, invalid_parameter
+from lambent.function_version import FunctionVersion
 from lambent.invoke import payload as payloads
 from lambent.invoke import trace
 from lambent.invoke.admission import Assigner
@@ -62,6 +64,8 @@ class FrontDoor:
 
     async def _submit(self, call: Invocation, answer: asyncio.Future[InvocationResult], stream: InvocationStream | None) -> None:
         version = self._registry.resolve(call.target)
+        if version.tenant_isolation is not bool(call.tenant):
+            raise _tenant_fault(version)
         await self._check(call)
         permit = await self._assigner.acquire(version, call.rated)
         try:
@@ -79,7 +83,9 @@ class FrontDoor:
 
     async def dry_run(self, call: Invocation) -> None:
         """All the checks that ``invoke`` makes, and nothing runs."""
-        self._registry.resolve(call.target)
+        version = self._registry.resolve(call.target)
+        if version.tenant_isolation is not bool(call.tenant):
+            raise _tenant_fault(version)
         await self._check(call)
 
     async def _check(self, call: Invocation) -> None:
@@ -91,3 +97,10 @@ class FrontDoor:
             payloads.check_json(event)
         else:
             await asyncio.get_running_loop().run_in_executor(None, payloads.check_json, event)
+
+
+def _tenant_fault(version: FunctionVersion) -> ClientFault:
+    """A tenant is missing, or named where there are none (contract 02 §1)."""
+    if version.tenant_isolation:
+        return invalid_parameter("Add a valid tenant ID in your request and try again.")
+    return invalid_parameter("The function is not configured for tenant isolation; a tenant id is not allowed.")

@@ -118,7 +118,7 @@ class LambdaService:
         return self._account.settings(call)
 
     async def invoke(self, call: Call, params: Params) -> dict[str, Any]:
-        """Contract 02 §1, §2. Not yet: the type Event, tenants, durable executions."""
+        """Contract 02 §1, §2. Not yet: the type Event, durable executions."""
         target = resolve(call, "InvokeFunction", params["FunctionName"], params.get("Qualifier"))
         kind = params.get("InvocationType") or "RequestResponse"
         invocation = _invocation(call, target, params, kind)
@@ -147,8 +147,6 @@ class LambdaService:
 
 
 def _invocation(call: Call, target: FunctionArn, params: Mapping[str, Any], kind: str) -> Invocation:
-    if params.get("TenantId") is not None:
-        raise invalid_parameter("The function is not configured for tenant isolation; a tenant id is not allowed.")
     if params.get("DurableExecutionName") is not None:
         raise invalid_parameter("The function is not a durable function; a durable execution name is not allowed.")
     return Invocation(
@@ -159,6 +157,7 @@ def _invocation(call: Call, target: FunctionArn, params: Mapping[str, Any], kind
         trace=call.trace,
         want_log=params.get("LogType") == "Tail" and kind == "RequestResponse",
         cause=call.request_id,
+        tenant=params.get("TenantId") or "",
     )
 
 
