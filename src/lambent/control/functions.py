@@ -24,7 +24,6 @@ from typing import Any, Protocol
 
 from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn, parse_function
 from lambent.clock import Clock
-from lambent.control import page_marker
 from lambent.control.attachments import detach_all
 from lambent.control.code import GRACE_S, Code, CodeLost, CodeStore
 from lambent.control.code_room import CodeRoom
@@ -39,7 +38,6 @@ from lambent.control.function_configuration import (
     merge,
     merge_code,
     show,
-    show_listed,
 )
 from lambent.control.function_names import missing, new_name, resolve, resolve_function
 from lambent.control.function_rules import Rules, Source
@@ -57,7 +55,8 @@ from lambent.control.function_state import (
     Update,
 )
 from lambent.control.function_table import FunctionTable
-from lambent.control.image_code import ImageCode, ImageLost, is_image, location
+from lambent.control.function_views import FunctionViews
+from lambent.control.image_code import ImageCode, ImageLost, is_image
 from lambent.control.layer_table import ResolvedLayers
 from lambent.control.layers import Layers
 from lambent.control.published import publish
@@ -121,6 +120,7 @@ class Functions:
         self._images = images
         self._source = source
         self._collecting = False
+        self._views = FunctionViews(table, code.location, limits)
         self._code_root = code.folder("").rstrip("/")
         table.reloaded = self._follow
         layers.removed = self._forget
@@ -166,57 +166,13 @@ class Functions:
             return self._show_changed(await self._change(arn, decide), params)
 
     def get(self, call: Call, params: Params) -> dict[str, Any]:
-        """GetFunction; the zip's URL is good for ten minutes."""
-        arn, record = self._find(call, "GetFunction", params)
-        answer: dict[str, Any] = {"Configuration": show(record, arn.qualifier)}
-        if is_image(record.configuration):
-            answer["Code"] = location(record.configuration)
-        else:
-            answer["Code"] = {"RepositoryType": "S3", "Location": self._code.location(call.base_url, code_of(record.configuration))}
-        if record.tags and arn.qualifier is None:
-            answer["Tags"] = dict(record.tags)
-        return answer
+        return self._views.get(call, params)
 
     def get_configuration(self, call: Call, params: Params) -> Configuration:
-        arn, record = self._find(call, "GetFunctionConfiguration", params)
-        return show(record, arn.qualifier)
+        return self._views.get_configuration(call, params)
 
     def list_functions(self, call: Call, params: Params) -> dict[str, Any]:
-        """ListFunctions: by name, at most ``limits.page`` a page."""
-        every_version = params.get("FunctionVersion") == "ALL"
-        master = params.get("MasterRegion")
-        if master is not None and not every_version:
-            raise invalid_parameter("MasterRegion filter requires FunctionVersion to be set to ALL.")
-        after = page_marker.decode("functions", params["Marker"]) if params.get("Marker") else ""
-        if master not in (None, "ALL", call.region):
-            return {"Functions": []}  # nothing is replicated here from elsewhere
-        size = min(params.get("MaxItems") or self._limits.page, self._limits.page)
-        if every_version:
-            return self._list_every_version(call, after, size)
-        page, more = self._table.page(call.account, call.region, after, size)
-        answer: dict[str, Any] = {"Functions": [show_listed(record) for record in page]}
-        if more:
-            answer["NextMarker"] = page_marker.encode("functions", page[-1].arn.name)
-        return answer
-
-    def _list_every_version(self, call: Call, after: str, size: int) -> dict[str, Any]:
-        """By name, and ``$LATEST`` before the numbers; a marker is ``name:number`` of the last one shown."""
-        name, _, last = after.partition(":")
-        found: list[tuple[FunctionRecord, int]] = []
-        first = self._table.get(FunctionArn(call.region, call.account, name)) if name else None
-        if first is not None:
-            found += [(first, number) for number in sorted(map(int, first.versions)) if number > int(last or 0)]
-        page, _ = self._table.page(call.account, call.region, name, size + 1)
-        for record in page:
-            found += [(record, number) for number in (0, *sorted(map(int, record.versions)))]
-        chosen = found[:size]
-        shown = [
-            show_listed(record.versions[str(number)], str(number)) if number else show_listed(record, LATEST) for record, number in chosen
-        ]
-        answer: dict[str, Any] = {"Functions": shown}
-        if len(found) > size:
-            answer["NextMarker"] = page_marker.encode("functions", f"{chosen[-1][0].arn.name}:{chosen[-1][1]}")
-        return answer
+        return self._views.list_functions(call, params)
 
     async def update_code(self, call: Call, params: Params) -> Configuration:
         arn = resolve_function(call, "UpdateFunctionCode", params["FunctionName"])
@@ -328,14 +284,6 @@ class Functions:
         return await self._code.check(source)
 
     # -- deciding ---------------------------------------------------------------------------------------------------------------------
-
-    def _find(self, call: Call, action: str, params: Params) -> tuple[FunctionArn, FunctionRecord]:
-        arn = resolve(call, action, params["FunctionName"], params.get("Qualifier"))
-        record = self._table.get(arn)
-        found = None if record is None else record.at(arn.qualifier)
-        if found is None:
-            raise missing(arn)
-        return arn, found
 
     def _changeable(self, record: FunctionRecord | None, arn: FunctionArn, operation: Operation, params: Params) -> FunctionRecord:
         """The record, if ``operation`` may change it now; else 404, 409 or 412."""
