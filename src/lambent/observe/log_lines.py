@@ -38,9 +38,9 @@ def end(request_id: str) -> str:
     return f"END RequestId: {request_id}\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
-    """What a REPORT line tells. Times in milliseconds, memory in MB; ``None`` and ``""`` leave a field out.
+    """What a REPORT line tells. Times in milliseconds, memory in MB; ``None`` and ``""`` leave a field out. Not frozen, for speed.
 
     ``status`` is ``timeout`` or ``error`` (then with ``error_type``); ``trace_id`` brings the second line, and needs ``segment_id``.
     """
