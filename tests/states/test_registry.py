@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -86,3 +87,21 @@ def test_removing_a_function_removes_all_versions_and_what_is_absent_is_no_error
     registry.remove(ARN)
     registry.remove(ARN)
     assert list(registry) == []
+
+
+def test_an_alias_draws_by_weight_over_ten_thousand_resolutions():
+    registry = Registry()
+    for number in ("1", "2"):
+        registry.put(replace(V, version=number))
+    for share in (0.0, 0.05, 0.5, 1.0):
+        registry.point(ARN, "live", "1", {"2": share} if share else {})
+        drawn = sum(registry.resolve(ARN.qualified("live")).version == "2" for _ in range(10_000))
+        assert abs(drawn - 10_000 * share) <= 6 * math.sqrt(10_000 * share * (1 - share))
+    registry.unpoint(ARN, "live")
+    with pytest.raises(ClientFault, match="Function not found"):
+        registry.resolve(ARN.qualified("live"))
+    registry.unpoint(ARN, "live")
+    registry.point(ARN, "live", "1", {})
+    registry.remove(ARN)
+    with pytest.raises(ClientFault, match="Function not found"):
+        registry.resolve(ARN.qualified("live"))
