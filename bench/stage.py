@@ -35,8 +35,8 @@ class Stage:
     def api(self) -> Any:
         return self.server.client("lambda")
 
-    def deploy(self, name: str, handler: str = "handler.hello", memory: int = FULL_CPU_MB, timeout: int = 60) -> None:
-        """Create the function, unless it is there."""
+    def deploy(self, name: str, handler: str = "handler.hello", memory: int = FULL_CPU_MB, timeout: int = 60, **options: Any) -> None:
+        """Create the function, unless it is there. ``options`` are more members of the request."""
         if name in self._deployed:
             return
         self.api.create_function(
@@ -47,6 +47,7 @@ class Stage:
             Code={"ZipFile": _code()},
             MemorySize=memory,
             Timeout=timeout,
+            **options,
         )
         self._deployed[name] = 0
         self._settle(name)
