@@ -8,7 +8,7 @@ from dataclasses import fields
 import typer
 
 from lambent.cli.commands import app
-from lambent.settings import Credential, ImageSettings, Limits, RegistryCredential, SandboxSettings, Settings
+from lambent.settings import Credential, ImageSettings, Limits, RegistryCredential, S3Settings, SandboxSettings, Settings
 from tools.code_checks import SOURCE, TOP
 
 ARCHITECTURE_LINES = 300
@@ -19,6 +19,7 @@ _GROUPS = {
     "sandbox": SandboxSettings,
     "images": ImageSettings,
     "registries": RegistryCredential,
+    "s3": S3Settings,
     "credentials": Credential,
 }
 

@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 
 from lambent.control.function_rules import REFUSED_BY_VALUE, REFUSED_IF_PRESENT, REFUSED_IF_SET, WITHOUT_EFFECT
+from lambent.services.s3_buckets import WITHOUT_EFFECT as S3_WITHOUT_EFFECT
 from lambent.services.table import implemented
 from lambent.wire.gateway import Gateway
 from tools.code_checks import TOP
@@ -49,7 +50,9 @@ def _members() -> list[str]:
     rows += [(name, "stored and shown, no effect", why) for name, why in WITHOUT_EFFECT.items()]
     rows += [("Handler", "dotnet: executable assemblies only", "a class library handler answers Runtime.InvalidEntrypoint")]
     head = ["", "## Members of functions and invocations that differ from AWS", "", "| member | here | |", "|---|---|---|"]
-    return head + [f"| {name} | {here} | {why} |" for name, here, why in rows]
+    objects = ["", "## What S3 keeps and shows without effect", "", "| | |", "|---|---|"]
+    objects += [f"| {name} | {why} |" for name, why in S3_WITHOUT_EFFECT.items()]
+    return head + [f"| {name} | {here} | {why} |" for name, here, why in rows] + objects
 
 
 def complaints() -> list[str]:

@@ -21,6 +21,15 @@ Params = dict[str, Any]
 ENCRYPTION = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}]}
 PUBLIC_ACCESS = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
 POLICY = 20_480
+WITHOUT_EFFECT = {
+    "encryption of buckets and objects": "nothing is encrypted",
+    "policies, public access block, ownership, ACLs": "a bucket is its owning account's alone",
+    "lifecycle rules": "nothing expires or moves",
+    "CORS rules": "no browser is answered",
+    "StorageClass": "all objects are kept alike",
+    "checksums CRC32C and CRC64NVME": "given back as they came, unchecked; the others are checked",
+}
+"""Kept and shown as on AWS, but nothing comes of them. Told on the parity page."""
 _OTHER_REGIONS = {"EU": "eu-west-1"}
 
 
