@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
         if isinstance(body, bytes):
             if self._transport is not None:
-                head = self._head(response, None if response.status == 204 or _has_length(response) else len(body))
+                head = self._head(response, None if response.status == 204 or (self._is_head and _has_length(response)) else len(body))
                 self._transport.write(head if self._is_head else head + body)
             self._answered()
         else:

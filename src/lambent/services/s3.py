@@ -86,7 +86,10 @@ class S3Service(BucketOperations):
         version = await self._readable(call, params)
         answer, start, length = self._describe(version, params)
         pieces = cut(version.segments, start, length)
-        answer["Body"] = self._segments.read(pieces) if pieces else b""
+        if pieces:
+            answer["Body"] = self._segments.read(pieces)
+        else:
+            del answer["ContentLength"]  # the server says it of a body that is whole
         for name in _OVERRIDES:
             if params.get(f"Response{name}") is not None:
                 answer[name] = str(params[f"Response{name}"])
