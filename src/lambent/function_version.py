@@ -66,6 +66,7 @@ class FunctionVersion:
     application_log_level: str = ""  # "" where the format is Text
     system_log_level: str = ""
     tenant_isolation: bool = False  # TenancyConfig: one environment serves one tenant, whom every invocation names
+    dead_letters: str = ""  # DeadLetterConfig.TargetArn; nothing that an environment is built from
     tracing: str = "PassThrough"  # or "Active"; nothing that an environment is built from
     initialization: str = ON_DEMAND  # how one environment came to be: AWS_LAMBDA_INITIALIZATION_TYPE; its pool says so, and it is in no key
 

@@ -4,6 +4,8 @@
 |---|---|
 | GET /_lambent/health | 200 once the node can serve: status, version, data dir, isolation and why |
 | GET /_lambent/environments | every execution environment and its state |
+| GET /_lambent/events/NAME | the asynchronous events of a function: queued, running, to be retried, being delivered, dead |
+| POST /_lambent/events/NAME?id=ID | gives its dead events another chance: those of the ids, or all; answers with their number |
 | GET /_lambent/story/ID | what happened to an environment, an invocation or a function, and what caused it |
 | POST /_lambent/debug/NAME?inside=PORT&port=PORT | 200 and the port here that leads into the function's newest environment |
 | GET /_lambent/code/SHA256?expires=…&token=… | a function's zip, under a URL that GetFunction gave (``Code.Location``) |
@@ -34,18 +36,24 @@ class Pages:
         story: Callable[[str], list[dict[str, Any]]],
         code: Callable[[str, str, str], Awaitable[bytes | None]],
         debug: Callable[[str, int, int], Awaitable[int]] | None = None,
+        events: Callable[[str], Awaitable[dict[str, Any]]] | None = None,
+        redrive: Callable[[str, list[str]], Awaitable[int]] | None = None,
     ) -> None:
         self._health = health
         self._environments = environments
         self._story = story
         self._code = code
         self._debug = debug
+        self._events = events
+        self._redrive = redrive
 
     async def serve(self, request: HttpRequest) -> HttpResponse:
         """Answer a request whose path starts with ``/_lambent/``. Raises ``ClientFault``."""
         page, _, rest = unquote(request.path.removeprefix("/_lambent/")).partition("/")
         if page == "debug" and rest and request.method == "POST":
             return await self._open_debug_port(rest, request)
+        if page == "events" and rest and request.method == "POST":
+            return await self._redrive_events(rest, request)
         if request.method not in ("GET", "HEAD"):
             raise ClientFault("MethodNotAllowedException", 405, "Lambent's own pages are read with GET.")
         if page == "health" and not rest:
@@ -57,6 +65,8 @@ class Pages:
             if not entries:
                 raise ClientFault("ResourceNotFoundException", 404, f"No story is known of {rest}.")
             return _json({"id": rest, "story": entries})
+        if page == "events" and rest and self._events is not None:
+            return _json(await self._events(rest))
         if page == "code" and rest:
             return await self._download(rest, request)
         raise ClientFault("ResourceNotFoundException", 404, f"There is no page {request.path}.")
@@ -67,6 +77,12 @@ class Pages:
         if content is None:
             raise ClientFault("AccessDeniedException", 403, "The URL is wrong or has expired.")
         return HttpResponse(200, [("content-type", "application/zip")], content)
+
+    async def _redrive_events(self, name: str, request: HttpRequest) -> HttpResponse:
+        """Not for a web page that a browser here has open: those cannot set headers."""
+        if self._redrive is None or "x-lambent-redrive" not in request.headers:
+            raise ClientFault("AccessDeniedException", 403, "Events are redriven with the header X-Lambent-Redrive.")
+        return _json({"redriven": await self._redrive(name, parse_qs(request.query).get("id", []))})
 
     async def _open_debug_port(self, name: str, request: HttpRequest) -> HttpResponse:
         """Only on a server for its own machine's user, and not for a web page that a browser there has open: those cannot set headers."""

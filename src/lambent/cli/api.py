@@ -63,8 +63,18 @@ def plain_errors(endpoint: str) -> Iterator[None]:
 
 def page(endpoint: str, path: str) -> Any:
     """The JSON behind ``GET /_lambent/<path>``. Raises ``Trouble``, with the server's own message on a 404."""
+    return _speak(endpoint, path, "GET", {})
+
+
+def order(endpoint: str, path: str, headers: dict[str, str]) -> Any:
+    """The JSON that answers ``POST /_lambent/<path>``. Raises ``Trouble``."""
+    return _speak(endpoint, path, "POST", headers)
+
+
+def _speak(endpoint: str, path: str, method: str, headers: dict[str, str]) -> Any:
     try:
-        with urllib.request.urlopen(f"{endpoint.rstrip('/')}/_lambent/{path}", timeout=10) as answer:
+        request = urllib.request.Request(f"{endpoint.rstrip('/')}/_lambent/{path}", headers=headers, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         body = error.read().decode(errors="replace")

@@ -254,6 +254,7 @@ def compile_version(
         log_format=logging["LogFormat"],
         application_log_level=logging.get("ApplicationLogLevel", ""),
         system_log_level=logging.get("SystemLogLevel", ""),
+        dead_letters=document.get("DeadLetterConfig", {}).get("TargetArn", ""),
         tracing=document.get("TracingConfig", {}).get("Mode", "PassThrough"),
     )
     return replace(version, environment_key=version.keyed())

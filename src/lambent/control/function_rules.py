@@ -5,7 +5,7 @@ The wire has already held every request to the model's types, lengths, patterns 
 * AWS's own service rules, in AWS's words: limits narrower than the model's, reserved variables, what a zip function must have.
 * What this machine cannot do: a runtime without its interpreter (said by the catalogue), an architecture that is not its own.
 * What Lambent does not do yet. An option whose effect is missing must not be accepted in silence, so it answers ``NotImplementedFault``
-  with the member named. ``DeadLetterConfig``, ``KMSKeyArn`` and ``TracingConfig`` are kept and shown: they change nothing about
+  with the member named. ``KMSKeyArn`` and ``TracingConfig`` are kept and shown: they change nothing about
   what a synchronous invocation answers.
 """
 
@@ -62,7 +62,6 @@ REFUSED_BY_VALUE = {
 """Answered with ``NotImplementedException``: their effect does not exist yet, and to accept them would be a lie."""
 
 WITHOUT_EFFECT = {
-    "DeadLetterConfig": "nothing is invoked asynchronously yet",
     "KMSKeyArn": "nothing is encrypted with it",
     "TracingConfig": "no segments are sent; the trace header is passed on",
     "FileSystemConfigs.S3FilesConfig": "a folder of this machine stands for the file system",

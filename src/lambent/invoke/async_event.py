@@ -33,6 +33,7 @@ class AsyncEvent:
     accepted_at: float
     trace: str = ""
     cause: str = ""  # what it was caused by, for the story
+    tenant: str = ""
     invocations: int = 0  # how often it ran
     failures: int = 0  # of them with a function error
     setbacks: int = 0  # throttles and faults of ours since then
@@ -54,6 +55,7 @@ class AsyncEvent:
 _SHORT = {
     "trace": "trace",
     "cause": "cause",
+    "tenant": "tenant",
     "invocations": "n",
     "failures": "failures",
     "setbacks": "setbacks",
@@ -106,6 +108,18 @@ class DeadLetter:
     def encode(self) -> bytes:
         head = {"reason": self.reason, "detail": self.detail, "at": self.died_at}
         return json.dumps(head, separators=(",", ":")).encode() + b"\n" + self.letter.encode()
+
+
+def decode_event(stored: bytes) -> AsyncEvent:
+    event = decode(stored)
+    assert isinstance(event, AsyncEvent)
+    return event
+
+
+def decode_delivery(stored: bytes) -> Delivery:
+    delivery = decode(stored)
+    assert isinstance(delivery, Delivery)
+    return delivery
 
 
 def decode(stored: bytes) -> AsyncEvent | Delivery:

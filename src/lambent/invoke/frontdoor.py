@@ -23,6 +23,7 @@ from lambent.invoke.fittings import StoryRecorder
 from lambent.invoke.invocation import Invocation, InvocationResult
 from lambent.invoke.job import Job
 from lambent.invoke.pools import Pools
+from lambent.invoke.recursion import Recursion
 from lambent.invoke.registry import Registry
 from lambent.invoke.response_stream import InvocationStream, Pace
 from lambent.settings import Limits
@@ -34,7 +35,16 @@ class FrontDoor:
     A fault of the function is a result, no exception.
     """
 
-    def __init__(self, registry: Registry, pools: Pools, assigner: Assigner, clock: Clock, limits: Limits, story: StoryRecorder) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        pools: Pools,
+        assigner: Assigner,
+        clock: Clock,
+        limits: Limits,
+        story: StoryRecorder,
+        recursion: Recursion | None = None,
+    ) -> None:
         self._registry = registry
         self._pools = pools
         self._assigner = assigner
@@ -42,6 +52,7 @@ class FrontDoor:
         self._story = story
         self._limit = limits.sync_payload
         self._sampler = trace.Sampler()
+        self._recursion = recursion or Recursion()
         self._pace = Pace(limits.stream_burst, limits.stream_rate)
 
     async def invoke(self, call: Invocation) -> InvocationResult:
@@ -73,7 +84,7 @@ class FrontDoor:
             now = self._clock.now()
             self._story.record(call.request_id, "accepted", call.cause, version.arn.name, now)
             decide = partial(self._sampler.decide, version.arn, now) if version.tracing == "Active" else None
-            traced = trace.complete(call.trace, now, decide)
+            traced = self._recursion.extend(trace.complete(call.trace, now, decide), version.arn)
             if stream is not None:
                 stream.executed_version, stream.trace = version.version, traced
             self._pools.submit(Job(call, version, call.payload or b"{}", traced, permit, answer, 0, stream))
@@ -93,10 +104,7 @@ class FrontDoor:
         if not event:
             return
         payloads.check_size(event, self._limit)
-        if len(event) <= payloads.LARGE:
-            payloads.check_json(event)
-        else:
-            await asyncio.get_running_loop().run_in_executor(None, payloads.check_json, event)
+        await payloads.check(event)
 
 
 def _tenant_fault(version: FunctionVersion) -> ClientFault:

@@ -71,14 +71,15 @@ class AdaptiveLimit:
 class Lane:
     """One store's queue, and what runs of it."""
 
-    __slots__ = ("backlog", "held", "leasing", "limit", "name", "queue", "rest_until", "size", "streak", "timer", "timer_at")
+    __slots__ = ("backlog", "held", "leasing", "limit", "name", "queue", "rest_until", "running", "size", "streak", "timer", "timer_at")
 
     def __init__(self, name: str, queue: str, most: int) -> None:
         self.name = name
         self.queue = queue
         self.limit = AdaptiveLimit(most)
         self.held: set[int] = set()  # positions that run here
-        self.size = 0  # bytes that run here, and those whose commit is on its way
+        self.running = 0  # how many they are, with those whose commit is on its way; and
+        self.size = 0  # their bytes
         self.backlog = False  # the store may have something to be had at once
         self.leasing = 0
         self.rest_until = 0.0  # monotonic
@@ -221,7 +222,7 @@ class Lanes:
     async def _run(self, held: Held) -> None:
         lane, size = held.lane, len(held.body)
         self._runs += 1
-        was_full = len(lane.held) >= int(lane.limit.value)
+        was_full = lane.running >= int(lane.limit.value)
         begun = self._clock.monotonic()
         refused = True
         try:
@@ -271,15 +272,17 @@ class Lanes:
         if self._size >= settings.in_flight_bytes or lane.size >= settings.in_flight_bytes // 2:
             return 0
         fits = max(1, (settings.in_flight_bytes - self._size) // _EVENT_MOST)  # none is known to be smaller before it is leased
-        return min(settings.in_flight - self._in_flight, int(lane.limit.value) - len(lane.held) - lane.leasing, fits)
+        return min(settings.in_flight - self._in_flight, int(lane.limit.value) - lane.running - lane.leasing, fits)
 
     def _take(self, lane: Lane, size: int) -> None:
         self._in_flight += 1
+        lane.running += 1
         self._size += size
         lane.size += size
 
     def _leave(self, lane: Lane, size: int) -> None:
         self._in_flight -= 1
+        lane.running -= 1
         self._size -= size
         lane.size -= size
         if self._turns:
@@ -291,7 +294,7 @@ class Lanes:
         lane = self._lanes.get(name)
         if lane is None:
             if len(self._lanes) >= _IDLE_LANES:
-                self._lanes = {key: each for key, each in self._lanes.items() if each.held or each.size or each.backlog or each.timer}
+                self._lanes = {key: each for key, each in self._lanes.items() if each.running or each.backlog or each.timer}
             lane = self._lanes[name] = Lane(name, self._prefix + name, self._settings.per_function)
         return lane
 

@@ -11,6 +11,7 @@ follow.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -39,6 +40,14 @@ def check_size(payload: bytes, limit: int, invocation_type: str = "RequestRespon
             413,
             f"{len(payload)} byte payload is too large for the {invocation_type} invocation type (limit {limit} bytes)",
         )
+
+
+async def check(payload: bytes) -> None:
+    """``check_json``, in another thread if it may take long."""
+    if len(payload) <= LARGE:
+        check_json(payload)
+    else:
+        await asyncio.get_running_loop().run_in_executor(None, check_json, payload)
 
 
 def check_json(payload: bytes) -> None:

@@ -41,15 +41,26 @@ class FrontDoor(Protocol):
         ...
 
 
+class Events(Protocol):
+    """Asynchronous invocations."""
+
+    async def accept(self, call: Invocation) -> str:
+        """Durable when this returns; gives the trace header."""
+        ...
+
+
 class LambdaService:
     """One method per operation that does something."""
 
-    def __init__(self, functions: Functions, tags: Tags, account: Account, front_door: FrontDoor, layers: Layers) -> None:
+    def __init__(
+        self, functions: Functions, tags: Tags, account: Account, front_door: FrontDoor, layers: Layers, events: Events | None = None
+    ) -> None:
         self._functions = functions
         self._tags = tags
         self._account = account
         self._front_door = front_door
         self._layers = layers
+        self._events = events
 
     async def create_function(self, call: Call, params: Params) -> dict[str, Any]:
         return await self._functions.create(call, params)
@@ -118,16 +129,28 @@ class LambdaService:
         return self._account.settings(call)
 
     async def invoke(self, call: Call, params: Params) -> dict[str, Any]:
-        """Contract 02 §1, §2. Not yet: the type Event, durable executions."""
+        """Contract 02 §1, §2, §4. Not yet: durable executions."""
         target = resolve(call, "InvokeFunction", params["FunctionName"], params.get("Qualifier"))
         kind = params.get("InvocationType") or "RequestResponse"
         invocation = _invocation(call, target, params, kind)
         if kind == "Event":
-            raise NotImplementedFault("lambda", "Invoke with InvocationType Event")
+            return await self._accept(invocation)
         if kind == "DryRun":
             await self._front_door.dry_run(invocation)
             return {"StatusCode": 204}
         return _answer(await self._front_door.invoke(invocation), invocation.want_log)
+
+    async def invoke_async(self, call: Call, params: Params) -> dict[str, Any]:
+        """The deprecated way to say InvocationType Event."""
+        target = resolve(call, "InvokeAsync", params["FunctionName"])
+        await self._accept(_invocation(call, target, {"Payload": params["InvokeArgs"]}, "Event"))
+        return {"Status": 202}
+
+    async def _accept(self, invocation: Invocation) -> dict[str, Any]:
+        if self._events is None:
+            raise NotImplementedFault("lambda", "Invoke with InvocationType Event")
+        traced = await self._events.accept(invocation)
+        return {"StatusCode": 202, "__headers__": {"x-amzn-Remapped-Content-Length": "0", "X-Amzn-Trace-Id": traced}}
 
     async def invoke_with_response_stream(self, call: Call, params: Params) -> dict[str, Any]:
         """Contract 02 §3. What fails before the first sign of a response is an ordinary refusal."""
