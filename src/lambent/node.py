@@ -39,6 +39,7 @@ from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
 from lambent.control.code_room import CodeRoom
 from lambent.control.code_source import CodeSource, OtherShelf, OwnShelf
+from lambent.control.concurrency import Concurrency
 from lambent.control.families import Families
 from lambent.control.file_systems import FileSystems, require_mountable
 from lambent.control.function_rules import Rules, machine_architecture
@@ -48,6 +49,7 @@ from lambent.control.image_code import ImageCode
 from lambent.control.layer_merge import extensions_in
 from lambent.control.layer_table import LayerTable
 from lambent.control.layers import Layers
+from lambent.control.provisioned_concurrency import ProvisionedConcurrency
 from lambent.control.tags import Tags
 from lambent.control.versions import Versions
 from lambent.errors import LambentError, invalid_parameter
@@ -60,6 +62,7 @@ from lambent.invoke.debug_ports import DebugPorts
 from lambent.invoke.fittings import EnvironmentInfo
 from lambent.invoke.frontdoor import FrontDoor
 from lambent.invoke.pools import Pools
+from lambent.invoke.provisioned import Provisioned
 from lambent.invoke.registry import Registry
 from lambent.invoke.sandbox_specs import SandboxSpecs
 from lambent.objects.buckets import Buckets
@@ -78,7 +81,9 @@ from lambent.runtimes.environment_variables import Places, RoleCredentials
 from lambent.runtimes.versions import runtime_version
 from lambent.sandbox.choose import make_driver
 from lambent.sandbox.driver import IsolationReport, SandboxDriver, SandboxSpec
+from lambent.services.caller_rate import limit_rates
 from lambent.services.lambda_ import LambdaService
+from lambent.services.lambda_concurrency import LambdaConcurrency
 from lambent.services.lambda_configs import LambdaConfigs
 from lambent.services.lambda_mappings import LambdaMappings
 from lambent.services.lambda_policies import LambdaPolicies
@@ -166,9 +171,11 @@ class Node:
         own = settings.auth == "any" and settings.host in _LOOPBACK
         pages = Pages(self._health, self._environments, self._tell, self.code.download, self._debug if own else None)
         host = f"{settings.host}:{settings.port}"
-        self.http.handle = App(Gateway(), Authenticator(settings, self.clock), methods(self._services()), pages, host).handle
+        operations = limit_rates(methods(self._services()), settings.limits, self.clock)
+        self.http.handle = App(Gateway(), Authenticator(settings, self.clock), operations, pages, host).handle
         self.http.streams = is_s3
         await self.http.listen(sock)
+        self.provisioned.begin()
         self._closers.push_async_callback(self.http.close, STOP_SECONDS)
 
     async def _open_ground(self) -> None:
@@ -196,7 +203,8 @@ class Node:
         self.registry = Registry()
         version_of = _version_of(self.catalogue)
         self.pools = Pools(self.registry, self.driver, clock, self.logs, self.story, self._spec_for, settings, version_of)
-        self.assigner = LocalAssigner(settings.limits.concurrent_executions)
+        self.assigner = LocalAssigner(settings.limits.concurrent_executions, clock, settings.limits.requests_per_concurrency)
+        self.provisioned = Provisioned(self.registry, self.pools)
         self.front_door = FrontDoor(self.registry, self.pools, self.assigner, clock, settings.limits, self.story)
 
     async def _build_control_plane(self) -> None:
@@ -230,15 +238,19 @@ class Node:
         await self.functions.load()
         self.families = Families(self.table, self.store, self, clock, limits, settings.port, self._visibility)
         await self.families.load()
+        self.concurrency = Concurrency(self.table, self.assigner, self.provisioned, limits)
+        self.concurrency.load()
 
     def _services(self) -> dict[str, object]:
         """Who answers which service; several objects may share one (``services/table.py``)."""
-        tags, account = Tags(self.table, self.rules), Account(self.table, self.room, self.settings.limits)
+        tags, account = Tags(self.table, self.rules), Account(self.table, self.room, self.settings.limits, self.concurrency.unreserved_in)
         self.aliases = Aliases(self.table, self.registry, self.settings.limits)
         versions = Versions(self.table, self.functions, self.settings.limits)
+        provisioned = ProvisionedConcurrency(self.table, self.concurrency, self.provisioned, self.clock, self.settings.limits)
         return {
             "lambda": (
                 LambdaVersions(versions, self.aliases),
+                LambdaConcurrency(self.concurrency, provisioned),
                 LambdaService(self.functions, tags, account, self.front_door, self.layers),
                 LambdaPolicies(self.families.policies),
                 LambdaConfigs(self.families.event_invoke, self.families.urls),

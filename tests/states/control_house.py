@@ -243,7 +243,7 @@ class House:
         self.tags = Tags(self.table, self.rules)
         self.layer_table = LayerTable(self.store)
         self.room = CodeRoom(self.table, self.layer_table, self.limits)
-        self.account = Account(self.table, self.room, self.limits)
+        self.account = Account(self.table, self.room, self.limits, lambda account, region: self.limits.concurrent_executions)
         self.source = CodeSource(self.shelf, self.limits)
         self.layers = Layers(self.layer_table, self.code, self.source, self.room, self.clock, self.limits)
         self.functions = Functions(

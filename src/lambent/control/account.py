@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lambent.control.code_room import CodeRoom
@@ -11,12 +12,13 @@ from lambent.wire.call import Call
 
 
 class Account:
-    """Code is measured unzipped, as AWS has counted it since 2026."""
+    """Code is measured unzipped, as AWS has counted it since 2026. ``unreserved``: what nobody has claimed, by account and Region."""
 
-    def __init__(self, table: FunctionTable, room: CodeRoom, limits: Limits) -> None:
+    def __init__(self, table: FunctionTable, room: CodeRoom, limits: Limits, unreserved: Callable[[str, str], int]) -> None:
         self._table = table
         self._room = room
         self._limits = limits
+        self._unreserved = unreserved
 
     def settings(self, call: Call) -> dict[str, Any]:
         count, _ = self._table.usage(call.account, call.region)
@@ -27,8 +29,7 @@ class Account:
                 "CodeSizeUnzipped": limits.code_unzipped,
                 "CodeSizeZipped": limits.zip_direct,
                 "ConcurrentExecutions": limits.concurrent_executions,
-                # Reserved concurrency does not exist yet, so nothing is taken from what all share.
-                "UnreservedConcurrentExecutions": limits.concurrent_executions,
+                "UnreservedConcurrentExecutions": self._unreserved(call.account, call.region),
             },
             "AccountUsage": {"TotalCodeSize": self._room.used(call.account, call.region), "FunctionCount": count},
         }

@@ -6,8 +6,8 @@ function orders the writers; should another process have written first, the comm
 apply the function again, so no update is ever lost.
 
 ``applied`` hooks run in the same step in which memory changes, before any other task can look: whoever reads a function as Active finds
-it in the data plane too. A change that has begun is finished even if its caller goes away, for otherwise the store could hold what memory
-does not know.
+it in the data plane too. ``watchers`` hear of every change of every function, in the same step, behind the hook. A change that has begun
+is finished even if its caller goes away, for otherwise the store could hold what memory does not know.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class FunctionTable:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.reloaded: Applied = lambda before, after: None
+        self.watchers: list[Applied] = []
         self._records: dict[str, tuple[FunctionRecord, int]] = {}
         self._scopes: dict[tuple[str, str], _Scope] = {}
         self._codes: Counter[str] = Counter()
@@ -138,12 +139,18 @@ class FunctionTable:
                     there = (await self._with_versions(key, FunctionRecord.from_document(found.value)), found.revision)
                 self._show(key, there)
                 self.reloaded(before, None if there is None else there[0])
+                self._tell(before, None if there is None else there[0])
                 continue
             self._show(key, None if after is None else (after, revision))
             if applied is not None:
                 applied(before, after)
+            self._tell(before, after)
             return after
         raise PlatformFault(f"function {key}: {ATTEMPTS} commits in a row met a newer revision")
+
+    def _tell(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
+        for watch in self.watchers:
+            watch(before, after)
 
     def _show(self, key: str, entry: tuple[FunctionRecord, int] | None) -> None:
         account, region, name = key.split("/")

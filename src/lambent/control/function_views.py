@@ -7,6 +7,7 @@ from typing import Any
 
 from lambent.arn import LATEST, FunctionArn
 from lambent.control import page_marker
+from lambent.control.attachments import attached
 from lambent.control.function_configuration import Configuration, FunctionRecord, code_of, show, show_listed
 from lambent.control.function_names import missing, resolve
 from lambent.control.function_table import FunctionTable
@@ -38,6 +39,9 @@ class FunctionViews:
             answer["Code"] = {"RepositoryType": "S3", "Location": self._location(call.base_url, code_of(record.configuration))}
         if record.tags and arn.qualifier is None:
             answer["Tags"] = dict(record.tags)
+        whole = self._table.get(arn)
+        if whole is not None and (reserved := attached(whole, "reserved")) is not None:
+            answer["Concurrency"] = dict(reserved)
         return answer
 
     def get_configuration(self, call: Call, params: Params) -> Configuration:

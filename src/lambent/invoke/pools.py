@@ -20,7 +20,6 @@ import logging
 import os
 import re
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from lambent.arn import LATEST, FunctionArn
@@ -31,6 +30,7 @@ from lambent.invoke.environment import Environment
 from lambent.invoke.fittings import EnvironmentInfo, Fittings, OpenApi, RuntimeVersionOf, SpecFor, StoryRecorder
 from lambent.invoke.job import Job
 from lambent.invoke.pool import Pool
+from lambent.invoke.provisioned_state import Kept
 from lambent.invoke.registry import Change, Registry
 from lambent.invoke.scaling_rate import ScalingRate
 from lambent.observe.log_sink import LogSink
@@ -43,18 +43,6 @@ LOG = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
 KILL_SECONDS = 5.0
 RENEW_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)  # after a kept environment failed to start, the first time and the next ones
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """How a version stands that environments are kept of.
-
-    ``complete``: all of them were there at once since they were asked for. ``failures``: starts that failed in a row.
-    """
-
-    allocated: int
-    complete: bool
-    failures: int
 
 
 class Pools:

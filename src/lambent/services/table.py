@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from lambent.services.lambda_ import LambdaService
+from lambent.services.lambda_capacity import LambdaCapacity
+from lambent.services.lambda_code_signing import LambdaCodeSigning
+from lambent.services.lambda_concurrency import LambdaConcurrency
 from lambent.services.lambda_configs import LambdaConfigs
 from lambent.services.lambda_mappings import LambdaMappings
 from lambent.services.lambda_policies import LambdaPolicies
@@ -27,9 +30,12 @@ SERVICES: Mapping[str, tuple[type, ...]] = {
     "lambda": (
         LambdaService,
         LambdaVersions,
+        LambdaConcurrency,
         LambdaPolicies,
         LambdaConfigs,
         LambdaMappings,
+        LambdaCodeSigning,
+        LambdaCapacity,
     ),
     "logs": (LogsService,),
     "s3": (S3Service,),
