@@ -31,7 +31,7 @@ from lambent.api.app import App
 from lambent.api.doors import Doors
 from lambent.api.http_server import HttpServer
 from lambent.api.pages import Pages
-from lambent.arn import parse_function
+from lambent.arn import FunctionArn, parse_function
 from lambent.clock import Clock, SystemClock
 from lambent.control.account import Account
 from lambent.control.aliases import Aliases
@@ -58,6 +58,8 @@ from lambent.iam.credentials import Authenticator
 from lambent.images.sources import Sources
 from lambent.images.store import ImageStore
 from lambent.invoke.admission import LocalAssigner
+from lambent.invoke.async_house import AsyncHouse
+from lambent.invoke.async_queue import Functions as AsyncFunctions
 from lambent.invoke.debug_ports import DebugPorts
 from lambent.invoke.fittings import EnvironmentInfo
 from lambent.invoke.frontdoor import FrontDoor
@@ -83,6 +85,8 @@ from lambent.sandbox.choose import make_driver
 from lambent.sandbox.driver import IsolationReport, SandboxDriver, SandboxSpec
 from lambent.services.caller_rate import limit_rates
 from lambent.services.lambda_ import LambdaService
+from lambent.services.lambda_capacity import LambdaCapacity
+from lambent.services.lambda_code_signing import LambdaCodeSigning
 from lambent.services.lambda_concurrency import LambdaConcurrency
 from lambent.services.lambda_configs import LambdaConfigs
 from lambent.services.lambda_mappings import LambdaMappings
@@ -164,12 +168,13 @@ class Node:
         await self._open_objects()
         self._build_data_plane()
         await self._build_control_plane()
-        self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
+        await self._open_events()
         self.debug_ports = DebugPorts(self.pools.newest, self.clock)
         self._closers.push_async_callback(self.debug_ports.close)
         settings = self.settings
         own = settings.auth == "any" and settings.host in _LOOPBACK
-        pages = Pages(self._health, self._environments, self._tell, self.code.download, self._debug if own else None)
+        debug = self._debug if own else None
+        pages = Pages(self._health, self._environments, self._tell, self.code.download, debug, self._events, self._redrive)
         host = f"{settings.host}:{settings.port}"
         operations = limit_rates(methods(self._services()), settings.limits, self.clock)
         self.http.handle = App(Gateway(), Authenticator(settings, self.clock), operations, pages, host).handle
@@ -236,14 +241,16 @@ class Node:
         )
         self._closers.push_async_callback(self._finish_tasks)
         await self.functions.load()
-        self.families = Families(self.table, self.store, self, clock, limits, settings.port, self._visibility)
+        self.families = Families(self.table, self.store, self, clock, limits, settings.port, self._visibility, self.rules.tags)
+        self.functions.admit = self.families.code_signing.admit
         await self.families.load()
         self.concurrency = Concurrency(self.table, self.assigner, self.provisioned, limits)
         self.concurrency.load()
 
     def _services(self) -> dict[str, object]:
         """Who answers which service; several objects may share one (``services/table.py``)."""
-        tags, account = Tags(self.table, self.rules), Account(self.table, self.room, self.settings.limits, self.concurrency.unreserved_in)
+        tags = Tags(self.table, self.rules, self.families.tagged)
+        account = Account(self.table, self.room, self.settings.limits, self.concurrency.unreserved_in)
         self.aliases = Aliases(self.table, self.registry, self.settings.limits)
         versions = Versions(self.table, self.functions, self.settings.limits)
         provisioned = ProvisionedConcurrency(self.table, self.concurrency, self.provisioned, self.clock, self.settings.limits)
@@ -251,10 +258,14 @@ class Node:
             "lambda": (
                 LambdaVersions(versions, self.aliases),
                 LambdaConcurrency(self.concurrency, provisioned),
-                LambdaService(self.functions, tags, account, self.front_door, self.layers),
+                LambdaService(self.functions, tags, account, self.front_door, self.layers, self.events),
                 LambdaPolicies(self.families.policies),
                 LambdaConfigs(self.families.event_invoke, self.families.urls),
                 LambdaMappings(self.families.mappings),
+                LambdaCodeSigning(self.families.code_signing),
+                LambdaCapacity(
+                    self.families.capacity_providers, self.families.scaling, self.families.runtime_management, self.families.recursion
+                ),
             ),
             "logs": (LogsService(self.logs, self.clock),),
             "s3": (S3Service(self.buckets, self.objects, self.uploads, Listing(self.store, self.objects), self.segments, self.clock),),
@@ -279,6 +290,29 @@ class Node:
         self.mailbox = Mailbox(self.store, self.queues, duplicates, self.clock)
         self.moves = Moves(self.store, self.queues, self.mailbox.bell, self.clock, self.create_task)
         await self.moves.load()
+
+    async def _open_events(self) -> None:
+        """Asynchronous invocations. What runs when the node is to end is ended with the pools; what it leaves is in the store."""
+        settings = self.settings
+        known = AsyncFunctions(self.registry, self.families.event_invoke.of, self.assigner.reserved)
+        key = (self._internal.access_key, self._internal.secret_key) if settings.auth == "signature" else (settings.account, "none")
+        self.events = AsyncHouse(
+            self.store,
+            known,
+            self.front_door,
+            self.queues,
+            self.mailbox,
+            self.clock,
+            self.story,
+            settings,
+            self.create_task,
+            f"http://127.0.0.1:{settings.port}",
+            key,
+        )
+        self._closers.push_async_callback(self.events.drained)
+        self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
+        self._closers.callback(self.events.stop)
+        await self.events.start()
 
     async def _images(self, code_root: Path) -> ImageCode:
         settings = self.settings
@@ -308,6 +342,7 @@ class Node:
             await self.clock.sleep(PURGE_SECONDS)
             with contextlib.suppress(StoreUnavailable):
                 await self.logs.purge(self.clock.now())
+                await self.events.expire()
 
     async def _sweep_objects(self) -> None:
         """Remove what uploads left behind that were never committed."""
@@ -342,6 +377,18 @@ class Node:
         if arn is None:
             raise invalid_parameter(f"{name} is no name of a function.")
         return await self.debug_ports.open(arn.unqualified, inside, port)
+
+    async def _events(self, name: str) -> dict[str, Any]:
+        return await self.events.show(self._function_named(name))
+
+    async def _redrive(self, name: str, request_ids: list[str]) -> int:
+        return await self.events.redrive(self._function_named(name), request_ids)
+
+    def _function_named(self, name: str) -> FunctionArn:
+        arn = parse_function(name, self.settings.region, self.settings.account)
+        if arn is None:
+            raise invalid_parameter(f"{name} is no name of a function.")
+        return arn
 
     def _health(self) -> dict[str, Any]:
         report = self.driver.report

@@ -54,6 +54,7 @@ class Limits:
     image_unpacked: int = 10_737_418_240
     page: int = 50
     filters: int = 5  # of an event source mapping
+    capacity_providers: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)

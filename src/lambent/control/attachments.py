@@ -23,6 +23,8 @@ from lambent.wire.call import Call
 
 Document = Mapping[str, Any]
 
+CODE_SIGNING = "code-signing"
+
 
 def attached(record: FunctionRecord, family: str, qualifier: str = "") -> Any | None:
     """The document of ``family`` at ``qualifier``, or ``None``."""
@@ -49,6 +51,12 @@ def detach_all(record: FunctionRecord, qualifier: str) -> FunctionRecord:
     """``record`` without anything that belongs to ``qualifier``: its version or alias goes."""
     kept = {family: {name: value for name, value in held.items() if name != qualifier} for family, held in record.attached.items()}
     return replace(record, attached={family: held for family, held in kept.items() if held})
+
+
+def signed(params: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """What CreateFunction attaches to a new function."""
+    arn = params.get("CodeSigningConfigArn")
+    return {CODE_SIGNING: {"": arn}} if arn else {}
 
 
 def has_qualifier(record: FunctionRecord, qualifier: str | None) -> bool:

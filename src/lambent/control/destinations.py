@@ -47,12 +47,6 @@ class Destinations:
             raise _invalid("", arn)
         return {"OnFailure": {"Destination": arn} if arn else {}}
 
-    def of_dead_letters(self, arn: str) -> None:
-        """Check the target of a DeadLetterConfig. Raises IPV."""
-        match = _ARN.fullmatch(arn)
-        if match is None or match["service"] not in _DEAD_LETTERS or _fifo(match):
-            raise invalid_parameter(f"The dead letter target {arn} is invalid: it must be a standard SQS queue or a standard SNS topic.")
-
     def _acceptable(self, arn: str, kinds: frozenset[str], function: FunctionArn | None) -> bool:
         match = _ARN.fullmatch(arn)
         if match is None or match["service"] not in kinds or _fifo(match):
@@ -69,6 +63,13 @@ class Destinations:
             raise invalid_parameter(f"The destination ARN {arn} is invalid.")
         if function is not None and target.unqualified == function.unqualified:
             raise invalid_parameter("You can't specify the function as a destination for itself.")
+
+
+def check_dead_letters(arn: str) -> None:
+    """Check the target of a DeadLetterConfig. Raises IPV."""
+    match = _ARN.fullmatch(arn)
+    if match is None or match["service"] not in _DEAD_LETTERS or _fifo(match):
+        raise invalid_parameter(f"The dead letter target {arn} is invalid: it must be a standard SQS queue or a standard SNS topic.")
 
 
 def _fifo(match: re.Match[str]) -> bool:

@@ -95,6 +95,7 @@ class SourceMapping:
         return SourceMapping(**{**given, "function": function, "state": state})
 
 
+CheckTags = Callable[[Mapping[str, str]], None]
 Listener = Callable[[SourceMapping | None, SourceMapping | None], None]
 
 
@@ -107,13 +108,15 @@ class Tasks(Protocol):
 class EventSourceMappings:
     """``load`` once, after the functions and the queues."""
 
-    def __init__(self, store: Store, functions: FunctionTable, rules: MappingRules, tasks: Tasks, clock: Clock, tags: int) -> None:
+    def __init__(
+        self, store: Store, functions: FunctionTable, rules: MappingRules, tasks: Tasks, clock: Clock, check_tags: CheckTags
+    ) -> None:
         self._table = SmallTable(store, "event-source-mapping")
         self._functions = functions
         self._rules = rules
         self._tasks = tasks
         self._clock = clock
-        self._most_tags = tags
+        self._check_tags = check_tags
         self._listeners: list[Listener] = []
         self._served: set[str] = set()
         self._results: dict[str, str] = {}
@@ -152,8 +155,7 @@ class EventSourceMappings:
         function, record = self._function(call, "CreateEventSourceMapping", params)
         kind, config = self._rules.create(params, self._timeout(record, function), self._clock.now())
         tags = dict(params.get("Tags") or {})
-        if len(tags) > self._most_tags:
-            raise invalid_parameter("Number of tags exceeds resource tag limit.")
+        self._check_tags(tags)
         event = Event.CREATE_DISABLED if params.get("Enabled") is False else Event.CREATE
         made = SourceMapping(
             uuid=str(uuid.uuid4()),

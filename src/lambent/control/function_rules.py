@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from lambent.control import image_code
 from lambent.control.code_source import S3_MEMBERS, BucketObject, bucket_object
+from lambent.control.destinations import check_dead_letters
 from lambent.control.file_systems import FileSystems
 from lambent.control.logging_config import check_logging, default_logging
 from lambent.errors import NotImplementedFault, invalid_parameter
@@ -27,6 +28,8 @@ from lambent.settings import Limits
 from lambent.wire.validate import at_least, at_most, validation_fault, violation
 
 Params = Mapping[str, Any]
+
+TAG_KEY, TAG_VALUE = 128, 256  # characters (contract 06 §9)
 Source = bytes | str | BucketObject  # a zip, the name of an image, an object that is a zip
 
 
@@ -48,7 +51,7 @@ def machine_architecture() -> str:
     return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
 
 
-REFUSED_IF_SET = ("PublishTo", "CodeSigningConfigArn", "RuntimeConfig")
+REFUSED_IF_SET = ("PublishTo", "RuntimeConfig")
 REFUSED_IF_PRESENT = (
     "CapacityProviderConfig",
     "DurableConfig",
@@ -86,6 +89,8 @@ class Rules:
         image_code.check_members(package_type, params)
         content: Source
         if package_type == "Image":
+            if params.get("CodeSigningConfigArn"):
+                raise invalid_parameter("Code signing is not supported for functions created with container images.")
             content = image_code.source(params["Code"], "creating")
         else:
             if not params.get("Runtime") or not params.get("Handler"):
@@ -98,6 +103,8 @@ class Rules:
 
     def update_configuration(self, params: Params, package_type: str = "Zip") -> None:
         """Check what of UpdateFunctionConfiguration depends on nothing of the function but its package type."""
+        if "CapacityProviderConfig" in params:
+            raise invalid_parameter("CapacityProviderConfig isn't supported for Lambda Default functions.")
         _refuse_unbuilt("UpdateFunctionConfiguration", params)
         image_code.check_members(package_type, params)
         self._configuration(params, None)
@@ -141,6 +148,11 @@ class Rules:
         """Check the whole set of tags that a function would then have."""
         if len(tags) > self._limits.tags:
             raise invalid_parameter("Number of tags exceeds resource tag limit.")
+        for key, value in tags.items():
+            if key.lower().startswith("aws:"):
+                raise invalid_parameter("aws: prefixed tag key names are not allowed for external use.")
+            if not 1 <= len(key) <= TAG_KEY or len(value) > TAG_VALUE:
+                raise invalid_parameter(f"Tag keys must have 1 to {TAG_KEY} characters and tag values at most {TAG_VALUE}.")
 
     def logging(self, before: Mapping[str, str], given: Mapping[str, str] | None) -> None:
         """Log levels go with the JSON format only; ``before`` is what the function has, since LoggingConfig is merged per field."""
@@ -166,6 +178,8 @@ class Rules:
             raise validation_fault(complaints)
         if logging is not None:
             self.logging(logging, params.get("LoggingConfig"))
+        if (params.get("DeadLetterConfig") or {}).get("TargetArn"):
+            check_dead_letters(params["DeadLetterConfig"]["TargetArn"])
         self.file_systems.check(params.get("FileSystemConfigs") or ())
         self._environment((params.get("Environment") or {}).get("Variables") or {})
         if params.get("Runtime") == "custom":

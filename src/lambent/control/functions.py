@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn, parse_function
 from lambent.clock import Clock
-from lambent.control.attachments import detach_all
+from lambent.control.attachments import CODE_SIGNING, attached, detach_all, signed
 from lambent.control.code import GRACE_S, Code, CodeLost, CodeStore
 from lambent.control.code_room import CodeRoom
 from lambent.control.code_source import BucketObject, CodeSource
@@ -67,6 +67,7 @@ from lambent.store.contract import StoreUnavailable
 from lambent.wire.call import Call
 
 Params = Mapping[str, Any]
+Admit = Callable[[Call, FunctionArn, str | None], None]  # refuses code that a code signing configuration does not trust
 Decide = Callable[[FunctionRecord | None], tuple[FunctionRecord, Event]]
 
 MEND_S = 30.0  # between attempts to bring back a folder of code
@@ -119,6 +120,7 @@ class Functions:
         self._room = room
         self._images = images
         self._source = source
+        self.admit: Admit = lambda call, arn, config: None
         self._collecting = False
         self._views = FunctionViews(table, code.location, limits)
         self._code_root = code.folder("").rstrip("/")
@@ -138,6 +140,7 @@ class Functions:
     async def create(self, call: Call, params: Params) -> Configuration:
         arn = new_name(call, params["FunctionName"])
         source = self._rules.create(params)
+        self.admit(call, arn, params.get("CodeSigningConfigArn"))
         await self._rules.runtime(params)
         if self._table.get(arn) is not None:
             raise _exists(arn)
@@ -158,6 +161,7 @@ class Functions:
                     revision_id="",
                     tags=dict(params.get("Tags") or {}),
                     unzipped=code.unzipped,
+                    attached=signed(params),
                 )
                 if params.get("Publish"):
                     record, _ = publish(record, fence=call.request_id)
@@ -178,6 +182,7 @@ class Functions:
         arn = resolve_function(call, "UpdateFunctionCode", params["FunctionName"])
         before = self._changeable(self._table.get(arn), arn, Operation.UPDATE_CODE, params)
         source = self._rules.update_code(params, before.configuration["PackageType"])
+        self.admit(call, arn, attached(before, CODE_SIGNING))
         if params.get("DryRun"):
             code = await self._try(call, source)
             self._require_room(arn, code.unzipped - before.unzipped)

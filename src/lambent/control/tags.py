@@ -1,10 +1,10 @@
-"""Tags of functions (contract 01 §6): kept with the function, shown by GetFunction and ListTags."""
+"""Tags (contract 01 §6): of functions, kept with them and shown by GetFunction, and of the other resources that can have some."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from lambent.arn import FunctionArn, parse_function
 from lambent.control.function_configuration import FunctionRecord
@@ -12,61 +12,101 @@ from lambent.control.function_names import missing, require_own
 from lambent.control.function_rules import Rules
 from lambent.control.function_state import Operation
 from lambent.control.function_table import FunctionTable
-from lambent.errors import NotImplementedFault, invalid_parameter
+from lambent.errors import NotImplementedFault, invalid_parameter, not_found
 from lambent.wire.call import Call
 
 Params = Mapping[str, Any]
+Change = Callable[[Mapping[str, str]], Mapping[str, str]]
+
+
+class Tagged(Protocol):
+    """A family of resources with tags, found by the last part of their ARN. Raises ``ClientFault`` for one that is not there."""
+
+    def tags_of(self, call: Call, name: str) -> Mapping[str, str]: ...
+
+    async def set_tags(self, call: Call, name: str, change: Change) -> None: ...
 
 
 class Tags:
-    """Tagging changes neither RevisionId nor LastModified."""
+    """``families`` by what stands in their ARNs, e.g. ``event-source-mapping``. Tagging changes neither RevisionId nor LastModified."""
 
-    def __init__(self, table: FunctionTable, rules: Rules) -> None:
+    def __init__(self, table: FunctionTable, rules: Rules, families: Mapping[str, Tagged] | None = None) -> None:
         self._table = table
         self._rules = rules
+        self._families = families or {}
 
     async def tag(self, call: Call, params: Params) -> None:
-        arn = _function(call, "TagResource", params["Resource"])
-        if not params["Tags"]:
+        resource, given = params["Resource"], params["Tags"]
+        family = self._family(call, "TagResource", resource)
+        if not given:
             raise invalid_parameter("An error occurred and the request cannot be processed.")
 
-        def mutate(before: FunctionRecord | None) -> FunctionRecord:
-            if before is None:
-                raise missing(arn)
-            refusal = before.state.refuse(Operation.TAG, str(arn))
-            if refusal is not None:
-                raise refusal
-            tags = {**before.tags, **params["Tags"]}
+        def change(before: Mapping[str, str]) -> Mapping[str, str]:
+            tags = {**before, **given}
             self._rules.tags(tags)
-            return replace(before, tags=tags)
+            return tags
 
-        await self._table.change(arn, mutate)
+        if family is not None:
+            await family.set_tags(call, _name(resource), change)
+        else:
+            await self._change(_function(call, "TagResource", resource), change, Operation.TAG)
 
     async def untag(self, call: Call, params: Params) -> None:
         """Keys that are not there are no error."""
-        arn = _function(call, "UntagResource", params["Resource"])
+        resource = params["Resource"]
+        family = self._family(call, "UntagResource", resource)
 
-        def mutate(before: FunctionRecord | None) -> FunctionRecord:
-            if before is None:
-                raise missing(arn)
-            return replace(before, tags={key: value for key, value in before.tags.items() if key not in params["TagKeys"]})
+        def change(before: Mapping[str, str]) -> Mapping[str, str]:
+            return {key: value for key, value in before.items() if key not in params["TagKeys"]}
 
-        await self._table.change(arn, mutate)
+        if family is not None:
+            await family.set_tags(call, _name(resource), change)
+        else:
+            await self._change(_function(call, "UntagResource", resource), change, None)
 
     def list_tags(self, call: Call, params: Params) -> dict[str, str]:
+        family = self._family(call, "ListTags", params["Resource"])
+        if family is not None:
+            return dict(family.tags_of(call, _name(params["Resource"])))
         arn = _function(call, "ListTags", params["Resource"])
         record = self._table.get(arn)
         if record is None:
             raise missing(arn)
         return dict(record.tags)
 
+    async def _change(self, arn: FunctionArn, change: Change, operation: Operation | None) -> None:
+        def mutate(before: FunctionRecord | None) -> FunctionRecord:
+            if before is None:
+                raise missing(arn)
+            refusal = None if operation is None else before.state.refuse(operation, str(arn))
+            if refusal is not None:
+                raise refusal
+            return replace(before, tags=dict(change(before.tags)))
+
+        await self._table.change(arn, mutate)
+
+    def _family(self, call: Call, action: str, resource: str) -> Tagged | None:
+        """Who keeps the tags of ``resource``; ``None`` for functions, which are kept here."""
+        if ":function:" in resource:
+            return None
+        parts = (resource.split(":") + [""] * 6)[:6]
+        family = self._families.get(parts[5])
+        if family is None:
+            raise NotImplementedFault("lambda", f"{action} for {parts[5] or 'unknown'} resources")
+        if (parts[3], parts[4]) != (call.region, call.account):
+            raise not_found("The resource you requested does not exist.")
+        return family
+
+
+def _name(resource: str) -> str:
+    return resource.rpartition(":")[2]
+
 
 def _function(call: Call, action: str, resource: str) -> FunctionArn:
-    """The function that a taggable ARN names; other resources cannot exist yet."""
-    arn = parse_function(resource, call.region, call.account) if ":function:" in resource else None
+    """The function that a taggable ARN names."""
+    arn = parse_function(resource, call.region, call.account)
     if arn is None:
-        kind = (resource.split(":") + [""] * 6)[5] or "unknown"
-        raise NotImplementedFault("lambda", f"{action} for {kind} resources")
+        raise missing(FunctionArn(call.region, call.account, _name(resource)))
     require_own(call, action, arn)
     if arn.qualifier is not None:
         raise invalid_parameter("Tags on function aliases and versions are not supported. Please specify a function ARN.")

@@ -1,0 +1,58 @@
+"""How many environments a version on a capacity provider has (contract 01 §6, 06 §4).
+
+Only functions on capacity providers have one, and none can be created here yet, so every function is told that it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lambent.arn import FunctionArn
+from lambent.control.attachments import attach, attached, find, require
+from lambent.control.function_configuration import FunctionRecord
+from lambent.control.function_table import FunctionTable
+from lambent.errors import invalid_parameter
+from lambent.wire.call import Call
+
+Params = Mapping[str, Any]
+
+FAMILY = "scaling"
+DEFAULT = {"MinExecutionEnvironments": 3}
+
+
+class ScalingConfigs:
+    def __init__(self, table: FunctionTable) -> None:
+        self._table = table
+
+    async def put(self, call: Call, params: Params) -> dict[str, Any]:
+        given = {name: value for name, value in (params.get("FunctionScalingConfig") or {}).items() if value is not None}
+        low, high = given.get("MinExecutionEnvironments"), given.get("MaxExecutionEnvironments")
+        if (low is None) != (high is None):
+            raise invalid_parameter("MinExecutionEnvironments and MaxExecutionEnvironments must be set together.")
+        if low is not None and high is not None and (low > high or (low == 0) != (high == 0)):
+            raise invalid_parameter(
+                "MinExecutionEnvironments must not be greater than MaxExecutionEnvironments, and 0 only if that is 0, too."
+            )
+        arn, _ = self._find(call, "PutFunctionScalingConfig", params)
+
+        def mutate(found: FunctionRecord | None) -> FunctionRecord:
+            return attach(require(found, arn), FAMILY, arn.qualifier or "", given or None)
+
+        record = require(await self._table.change(arn, mutate), arn)
+        return {"FunctionState": _version(record, arn).state.shown()["State"]}
+
+    def get(self, call: Call, params: Params) -> dict[str, Any]:
+        arn, record = self._find(call, "GetFunctionScalingConfig", params)
+        held = attached(record, FAMILY, arn.qualifier or "") or DEFAULT
+        return {"FunctionArn": str(arn), "AppliedFunctionScalingConfig": held, "RequestedFunctionScalingConfig": held}
+
+    def _find(self, call: Call, action: str, params: Params) -> tuple[FunctionArn, FunctionRecord]:
+        arn, record = find(self._table, call, action, params["FunctionName"], params["Qualifier"])
+        if "CapacityProviderConfig" not in _version(record, arn).configuration:
+            raise invalid_parameter("Function scaling configuration isn't supported for Lambda Default functions.")
+        return arn, record
+
+
+def _version(record: FunctionRecord, arn: FunctionArn) -> FunctionRecord:
+    return record.versions.get(arn.qualifier or "", record)
