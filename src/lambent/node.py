@@ -98,6 +98,8 @@ from lambent.services.sqs import SqsService
 from lambent.services.sts import StsService
 from lambent.services.table import methods
 from lambent.settings import Credential, Settings
+from lambent.sources.kinds import source_kinds
+from lambent.sources.pollers import Pollers
 from lambent.store.blobs import FileBlobs
 from lambent.store.contract import Store, StoreUnavailable
 from lambent.store.sqlite import SqliteStore
@@ -169,6 +171,7 @@ class Node:
         self._build_data_plane()
         await self._build_control_plane()
         await self._open_events()
+        self._start_pollers()
         self.debug_ports = DebugPorts(self.pools.newest, self.clock)
         self._closers.push_async_callback(self.debug_ports.close)
         settings = self.settings
@@ -314,6 +317,13 @@ class Node:
         self._closers.callback(self.events.stop)
         await self.events.start()
 
+    def _start_pollers(self) -> None:
+        kinds = source_kinds(self.settings, self.queues, self.mailbox, self.clock)
+        self.pollers = Pollers(kinds, self.front_door, self.clock, self.story)
+        self._closers.push_async_callback(self.pollers.close, STOP_SECONDS)
+        self.families.mappings.drained = self.pollers.drained
+        self.pollers.start(self.families.mappings)
+
     async def _images(self, code_root: Path) -> ImageCode:
         settings = self.settings
         sources = Sources(settings.images, settings.registries)
@@ -364,6 +374,8 @@ class Node:
         return self.specs.make(version, environment_id, log_stream, credentials)
 
     def _visibility(self, arn: str) -> int | None:
+        if self.settings.endpoints.sqs:
+            return 43_200  # it is not ours to know, so nothing is refused because of it
         queue = self.queues.by_arn(arn)
         return None if queue is None else queue.number("VisibilityTimeout")
 

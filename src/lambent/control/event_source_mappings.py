@@ -97,6 +97,12 @@ class SourceMapping:
 
 CheckTags = Callable[[Mapping[str, str]], None]
 Listener = Callable[[SourceMapping | None, SourceMapping | None], None]
+Drained = Callable[[str], Coroutine[Any, Any, None]]
+"""Until nothing of the mapping with that UUID is in flight that began before it was switched off."""
+
+
+async def _at_once(mapping_uuid: str) -> None:
+    """Nobody polls."""
 
 
 class Tasks(Protocol):
@@ -122,6 +128,7 @@ class EventSourceMappings:
         self._results: dict[str, str] = {}
         self._mappings: dict[str, SourceMapping] = {}
         self._table.changed = self._changed
+        self.drained: Drained = _at_once
 
     async def load(self) -> None:
         await self._table.load()
@@ -275,7 +282,7 @@ class EventSourceMappings:
             self._tasks.create_task(self._settle(mapping.key, mapping.state.fence))
 
     async def _settle(self, key: str, fence: str) -> None:
-        """End a transition, however long the store is unavailable."""
+        """End a transition, once what was in flight is done and however long the store is unavailable."""
 
         def mutate(before: Document | None) -> Document | None:
             if before is None:
@@ -287,6 +294,7 @@ class EventSourceMappings:
             return None if state.phase is Phase.ABSENT else replace(mapping, state=state, modified=self._clock.now()).to_document()
 
         await self._clock.sleep(TRANSITION_S)
+        await self.drained(key.rpartition("/")[2])
         while True:
             try:
                 await self._table.change(key, mutate)

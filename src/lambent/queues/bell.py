@@ -15,9 +15,15 @@ class Bell:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._rung: dict[str, int] = {}
+
+    def count(self, name: str) -> int:
+        """How often it has rung for ``name``: whoever looks and then waits takes it before looking, and misses nothing in between."""
+        return self._rung.get(name, 0)
 
     def ring(self, name: str, count: int = 1) -> None:
         """Wake up to ``count`` waiters of ``name``."""
+        self._rung[name] = self._rung.get(name, 0) + 1
         waiting = self._waiting.get(name)
         while waiting and count > 0:
             future = waiting.popleft()
@@ -25,8 +31,10 @@ class Bell:
                 future.set_result(None)
                 count -= 1
 
-    async def wait(self, name: str, seconds: float) -> None:
-        """Until it rings, or for ``seconds``."""
+    async def wait(self, name: str, seconds: float, since: int | None = None) -> None:
+        """Until it rings, or for ``seconds``; not at all if it has rung after ``count`` gave ``since``."""
+        if since is not None and self._rung.get(name, 0) != since:
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(name, deque())
         waiting.append(future)

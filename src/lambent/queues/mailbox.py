@@ -166,6 +166,7 @@ class Mailbox:
         """Up to ``limit`` messages, hidden from others for ``visibility`` seconds; waits up to ``wait`` seconds for the first."""
         end = self._clock.monotonic() + wait
         while True:
+            since = self.bell.count(queue.store_name)
             received = await self._take(queue, limit, visibility)
             left = end - self._clock.monotonic()
             if received or left <= 0:
@@ -174,7 +175,14 @@ class Mailbox:
             if current is None:
                 raise faults.no_such_queue()
             queue = current
-            await self.bell.wait(queue.store_name, min(left, await self._until_due(queue)))
+            await self.bell.wait(queue.store_name, min(left, await self._until_due(queue)), since)
+
+    async def ready(self, queue: Queue, since: int) -> None:
+        """Until there may be something to receive that was not there when ``bell.count`` gave ``since``. Raises ``ClientFault``."""
+        current = self._directory.current(queue)
+        if current is None:
+            raise faults.no_such_queue()
+        await self.bell.wait(queue.store_name, await self._until_due(current), since)
 
     async def _until_due(self, queue: Queue) -> float:
         """Seconds until it is worth looking again though nobody rings."""

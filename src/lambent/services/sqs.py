@@ -11,6 +11,7 @@ from lambent.errors import ClientFault
 from lambent.queues import faults, messages
 from lambent.queues.attributes import DEFAULTS, FIFO_DEFAULTS
 from lambent.queues.directory import Directory
+from lambent.queues.facts import system_attributes
 from lambent.queues.mailbox import Mailbox, Outgoing, Received, Sent
 from lambent.queues.moves import Moves
 from lambent.queues.policy import add_permission, remove_permission
@@ -20,6 +21,7 @@ from lambent.wire.call import Call
 Params = dict[str, Any]
 
 BATCH = 10
+EVERYBODY = 1 << 30
 PURGE_S = 60.0
 _ENTRY_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _SHOWN = (*DEFAULTS, "Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds")
@@ -47,7 +49,9 @@ class SqsService:
         return {"QueueUrl": _url(call, queue)}
 
     async def delete_queue(self, call: Call, params: Params) -> dict[str, Any]:
-        await self._directory.delete(self._queue(call, params))
+        queue = self._queue(call, params)
+        await self._directory.delete(queue)
+        self._mailbox.bell.ring(queue.store_name, EVERYBODY)
         return {}
 
     async def get_queue_url(self, call: Call, params: Params) -> dict[str, Any]:
@@ -357,23 +361,3 @@ def show(queue: Queue, received: Received, system: set[str], attributes: Sequenc
         shown["MessageAttributes"] = {name: dict(value) for name, value in chosen.items()}
         shown["MD5OfMessageAttributes"] = messages.md5_of_attributes(chosen)
     return shown
-
-
-def system_attributes(queue: Queue, received: Received) -> dict[str, str]:
-    """What SQS knows of a message; values are text."""
-    body = received.body
-    facts = {
-        "SenderId": body.sender,
-        "SentTimestamp": str(body.sent_ms),
-        "ApproximateReceiveCount": str(received.attempt),
-        "ApproximateFirstReceiveTimestamp": str(int(received.first_received * 1000)),
-    }
-    if queue.is_fifo:
-        facts["SequenceNumber"] = messages.sequence_number(received.position)
-    optional = {
-        "MessageGroupId": body.group,
-        "MessageDeduplicationId": body.deduplication,
-        "AWSTraceHeader": body.trace,
-        "DeadLetterQueueSourceArn": body.source,
-    }
-    return {**facts, **{name: value for name, value in optional.items() if value}}
