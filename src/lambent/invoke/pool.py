@@ -17,7 +17,7 @@ from lambent.function_version import PROVISIONED, FunctionVersion
 from lambent.invoke.environment import Environment
 from lambent.invoke.fittings import EnvironmentInfo, Fittings
 from lambent.invoke.job import Job
-from lambent.invoke.pool_state import (
+from lambent.invoke.pool_events import (
     Abort,
     Begin,
     Drain,
@@ -27,10 +27,10 @@ from lambent.invoke.pool_state import (
     Fail,
     Free,
     FreeBroken,
+    FreeReset,
     FreezeSlot,
     Keep,
     KeepFailed,
-    PoolMachine,
     Renew,
     Resubmit,
     Retire,
@@ -39,6 +39,7 @@ from lambent.invoke.pool_state import (
     Submit,
     Tick,
 )
+from lambent.invoke.pool_state import PoolMachine
 
 LEAST_MEMORY = 4_194_304  # bytes that an environment is taken to hold before anybody has looked
 
@@ -104,7 +105,7 @@ class Pool:
         self._feed(Evict(reason))
 
     def idle_memory(self) -> int:
-        """Bytes that the idle environments hold, but for the kept ones."""
+        """Bytes that the idle environments hold, but for the kept ones. Nothing runs in those that were reset."""
         return sum(max(self._environments[slot.number].memory_peak, LEAST_MEMORY) for slot in self.machine.idle)
 
     def drain(self, reason: str) -> None:
@@ -132,6 +133,10 @@ class Pool:
 
     def free_broken(self, environment: Environment) -> None:
         self._feed(FreeBroken(environment.slot))
+
+    def free_reset(self, environment: Environment, at: float) -> None:
+        """It can take a job, which will run init."""
+        self._feed(FreeReset(environment.slot, at))
 
     def ended(self, environment: Environment, fault: PlatformFault | None) -> None:
         self._feed(Ended(environment.slot, fault))

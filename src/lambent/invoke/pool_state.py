@@ -11,6 +11,9 @@ bound.
 **Init failures.** An environment whose init failed is good for one job, which pays for the second attempt (see
 ``environment_state``). With nobody waiting it is thrown away.
 
+**Resets.** An environment whose runtime died with its invocation is as good as a new one, no better: it waits apart (``worn``), and is
+taken only where otherwise another would be started. A kept one is replaced instead, so that what takes its place is initialised already.
+
 **Idling.** ``idle`` is ordered by the time of going idle, oldest first; the frozen ones are always its head, so that a ``Tick``
 looks only at what it changes. Freezing is lazy: an environment that is busy again at once pays nothing.
 
@@ -36,6 +39,29 @@ from enum import StrEnum
 from typing import Any
 
 from lambent.errors import IllegalTransition, PlatformFault
+from lambent.invoke.pool_events import (
+    RETIRE,
+    Abort,
+    Begin,
+    Drain,
+    Ended,
+    Event,
+    Evict,
+    Fail,
+    Free,
+    FreeBroken,
+    FreeReset,
+    FreezeSlot,
+    Instruction,
+    Keep,
+    KeepFailed,
+    Renew,
+    Resubmit,
+    Start,
+    Stop,
+    Submit,
+    Tick,
+)
 
 
 class Phase(StrEnum):
@@ -54,151 +80,6 @@ class SlotState(StrEnum):
     BUSY = "busy"
     STOPPING = "stopping"
 
-
-# ------------------------------------------------------------------------------------------------------------- events (the pool)
-
-
-@dataclass(slots=True)
-class Submit:
-    """A job that holds a permit. The machine never looks into it."""
-
-    job: Any
-
-
-@dataclass(slots=True)
-class Resubmit:
-    """A job that was begun but never arrived: its environment had died while idle. It was accepted, so it runs even while draining."""
-
-    job: Any
-
-
-@dataclass(slots=True)
-class Tick:
-    """Time to look at who has been idle for how long. All in monotonic seconds."""
-
-    at: float
-    freeze_after: float
-    idle_after: float
-
-
-@dataclass(slots=True)
-class Keep:
-    """From now on keep ``count`` environments; start at most ``at_once`` of them at the same time."""
-
-    count: int
-    at_once: int
-
-
-@dataclass(slots=True)
-class Renew:
-    """Time to try again to make the kept environments complete."""
-
-
-@dataclass(slots=True)
-class Evict:
-    """Room is needed elsewhere: end the environment that has been idle longest, if one is."""
-
-    reason: str
-
-
-@dataclass(slots=True)
-class Drain:
-    """The key is stale, or the node stops."""
-
-    reason: str
-
-
-@dataclass(slots=True)
-class Abort:
-    """Everything stops now."""
-
-    fault: PlatformFault
-
-
-# ------------------------------------------------------------------------------------------------------ events (one environment)
-
-
-@dataclass(slots=True)
-class Free:
-    """It can take a job: init has succeeded, or an invocation has ended."""
-
-    slot: int
-    at: float
-
-
-@dataclass(slots=True)
-class FreeBroken:
-    """Its init failed; it can take one job, which will try again."""
-
-    slot: int
-
-
-@dataclass(slots=True)
-class Ended:
-    """It is no more. ``fault`` is set if it never came to be."""
-
-    slot: int
-    fault: PlatformFault | None = None
-
-
-Event = Submit | Resubmit | Tick | Keep | Renew | Evict | Drain | Abort | Free | FreeBroken | Ended
-
-# ---------------------------------------------------------------------------------------------------------------- instructions
-
-
-@dataclass(slots=True)
-class Begin:
-    """Hand the job to the environment."""
-
-    slot: int
-    job: Any
-
-
-@dataclass(slots=True)
-class Start:
-    """Start an environment and call it ``slot``. ``job`` is what caused it, and not necessarily what it will run.
-
-    One that is ``kept`` has no job that caused it (``None``).
-    """
-
-    slot: int
-    job: Any
-    kept: bool = False
-
-
-@dataclass(slots=True)
-class FreezeSlot:
-    slot: int
-
-
-@dataclass(slots=True)
-class Stop:
-    slot: int
-    reason: str
-
-
-@dataclass(slots=True)
-class Fail:
-    """The job will not run."""
-
-    job: Any
-    fault: PlatformFault
-
-
-@dataclass(slots=True)
-class KeepFailed:
-    """An environment that was to be kept did not come to be; so many in a row by now."""
-
-    failures: int
-
-
-@dataclass(slots=True)
-class Retire:
-    """The pool is empty and closed: forget it."""
-
-
-Instruction = Begin | Start | FreezeSlot | Stop | Fail | KeepFailed | Retire
-RETIRE = Retire()
 
 # ------------------------------------------------------------------------------------------------------------------ the tables
 
@@ -232,6 +113,7 @@ SLOT_TABLE: dict[tuple[SlotState, type[Any]], tuple[str, tuple[SlotState | None,
     (SlotState.STARTING, FreeBroken): ("offer_broken", (SlotState.BUSY, SlotState.STOPPING)),
     (SlotState.STARTING, Ended): ("lose_start", (_GONE,)),
     (SlotState.BUSY, Free): ("offer", (SlotState.BUSY, SlotState.IDLE, SlotState.STOPPING)),
+    (SlotState.BUSY, FreeReset): ("offer_reset", (SlotState.BUSY, SlotState.IDLE, SlotState.STOPPING)),
     (SlotState.BUSY, Ended): ("lose", (_GONE,)),
     (SlotState.IDLE, Ended): ("lose_idle", (_GONE,)),
     (SlotState.STOPPING, Ended): ("lose", (_GONE,)),
@@ -274,6 +156,7 @@ class PoolMachine:
         "starting",
         "target",
         "waiting",
+        "worn",
     )
 
     def __init__(self, name: str) -> None:
@@ -283,6 +166,7 @@ class PoolMachine:
         self.slots: dict[int, Slot] = {}
         self.idle: list[Slot] = []  # by ``since``, oldest first; the first ``frozen`` of them are frozen
         self.frozen = 0
+        self.worn: list[Slot] = []  # idle ones that would have to run init, by ``since``
         self.starting = 0  # without the kept ones
         self.waiting: deque[Any] = deque()
         self.target = 0  # environments to keep
@@ -346,12 +230,14 @@ class PoolMachine:
                 self.frozen = len(idle)
             slot.state = SlotState.BUSY
             return (Begin(slot.number, event.job),)
+        if self.worn:
+            return self._lease_worn(event.job)
         self.waiting.append(event.job)
         return self._start_if_short(event.job)
 
     def resubmit(self, event: Resubmit) -> Sequence[Instruction]:
         """It has waited longest, and goes first."""
-        if self.idle or self.ready:
+        if self.idle or self.ready or self.worn:
             return self.submit(Submit(event.job))
         self.waiting.appendleft(event.job)
         return self._start_if_short(event.job)
@@ -361,6 +247,11 @@ class PoolMachine:
         self.ready_frozen = min(self.ready_frozen, len(self.ready))
         slot.state = SlotState.BUSY
         slot.served = True
+        return (Begin(slot.number, job),)
+
+    def _lease_worn(self, job: Any) -> Sequence[Instruction]:
+        slot = self.worn.pop()
+        slot.state = SlotState.BUSY
         return (Begin(slot.number, job),)
 
     def _start_if_short(self, job: Any) -> Sequence[Instruction]:
@@ -383,6 +274,8 @@ class PoolMachine:
             instructions.append(self._stop(slot, "idle for too long"))
         del self.idle[:reaped]
         self.frozen = max(self.frozen - reaped, 0)
+        while self.worn and self.worn[0].since <= oldest:
+            instructions.append(self._stop(self.worn.pop(0), "idle for too long"))
         newest = event.at - event.freeze_after
         while self.frozen < len(self.idle) and self.idle[self.frozen].since <= newest:
             instructions.append(FreezeSlot(self.idle[self.frozen].number))
@@ -500,6 +393,18 @@ class PoolMachine:
             self.ready.append(slot)
         return instructions
 
+    def offer_reset(self, slot: Slot, event: FreeReset) -> Sequence[Instruction]:
+        if slot.kept:
+            return (self._stop_kept(slot, "another takes its place"), *self._replenish())
+        if self.waiting:
+            return (Begin(slot.number, self.waiting.popleft()),)
+        if self.phase is not Phase.OPEN:
+            return (self._stop(slot, self.reason),)
+        slot.state = SlotState.IDLE
+        slot.since = event.at
+        self.worn.append(slot)
+        return _NOTHING
+
     def offer_broken(self, slot: Slot, event: FreeBroken) -> Sequence[Instruction]:
         if slot.kept:
             self.kept_starting -= 1
@@ -539,6 +444,8 @@ class PoolMachine:
             place = self.ready.index(slot)
             del self.ready[place]
             self.ready_frozen -= place < self.ready_frozen
+        elif slot in self.worn:
+            self.worn.remove(slot)
         else:
             place = self.idle.index(slot)
             del self.idle[place]
@@ -552,7 +459,8 @@ class PoolMachine:
         return Stop(slot.number, reason)
 
     def _stop_idle(self, reason: str) -> list[Instruction]:
-        instructions: list[Instruction] = [self._stop(slot, reason) for slot in self.idle]
+        instructions: list[Instruction] = [self._stop(slot, reason) for slot in (*self.worn, *self.idle)]
+        self.worn.clear()
         self.idle.clear()
         self.frozen = 0
         return instructions
@@ -564,7 +472,7 @@ class PoolMachine:
         return (RETIRE,)
 
 
-_ABOUT_SLOTS = frozenset({Free, FreeBroken, Ended})
+_ABOUT_SLOTS = frozenset({Free, FreeBroken, FreeReset, Ended})
 _POOL_ACTIONS: dict[Phase, dict[type[Any], Any]] = {
     phase: {event: getattr(PoolMachine, action) for (at, event), (action, _) in POOL_TABLE.items() if at is phase} for phase in Phase
 }

@@ -99,7 +99,9 @@ class Pools:
                 raise PlatformFault(self._closing)
             pool = self._open(version, job.call.tenant)
         machine = pool.machine
-        if not machine.idle and not machine.ready and machine.starting <= len(machine.waiting):  # it takes one more environment
+        if not (machine.idle or machine.ready or machine.worn) and machine.starting <= len(
+            machine.waiting
+        ):  # it takes one more environment
             self._require_rate(job)
         pool.submit(job)
 
@@ -166,7 +168,7 @@ class Pools:
         """End what has been idle longest until the idle ones hold no more than they may."""
         held = sum(pool.idle_memory() for pool in self._pools.values())
         while held > self._idle_memory:
-            idle = [pool for pool in self._pools.values() if pool.machine.idle]
+            idle = [pool for pool in self._pools.values() if pool.machine.idle or pool.machine.worn]
             if not idle:
                 return
             oldest = min(idle, key=_longest_idle)
@@ -262,7 +264,7 @@ class Pools:
 
 
 def _longest_idle(pool: Pool) -> float:
-    return pool.machine.idle[0].since
+    return min(slots[0].since for slots in (pool.machine.worn, pool.machine.idle) if slots)
 
 
 def _idle_memory(megabytes: int) -> int:
