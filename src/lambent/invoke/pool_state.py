@@ -214,6 +214,11 @@ class PoolMachine:
         return len(self.idle) - self.frozen + len(self.ready) - self.ready_frozen
 
     @property
+    def short(self) -> bool:
+        """Whether another job would start another environment."""
+        return not (self.idle or self.ready or self.worn) and self.starting <= len(self.waiting)
+
+    @property
     def allocated(self) -> int:
         """How many kept environments are initialised, idle or at work."""
         return self.kept - self.kept_starting

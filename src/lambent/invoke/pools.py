@@ -99,9 +99,7 @@ class Pools:
                 raise PlatformFault(self._closing)
             pool = self._open(version, job.call.tenant)
         machine = pool.machine
-        if not (machine.idle or machine.ready or machine.worn) and machine.starting <= len(
-            machine.waiting
-        ):  # it takes one more environment
+        if not machine.idle and machine.short:
             self._require_rate(job)
         pool.submit(job)
 
@@ -168,7 +166,7 @@ class Pools:
         """End what has been idle longest until the idle ones hold no more than they may."""
         held = sum(pool.idle_memory() for pool in self._pools.values())
         while held > self._idle_memory:
-            idle = [pool for pool in self._pools.values() if pool.machine.idle or pool.machine.worn]
+            idle = [pool for pool in self._pools.values() if pool.machine.idle]
             if not idle:
                 return
             oldest = min(idle, key=_longest_idle)
@@ -264,7 +262,7 @@ class Pools:
 
 
 def _longest_idle(pool: Pool) -> float:
-    return min(slots[0].since for slots in (pool.machine.worn, pool.machine.idle) if slots)
+    return pool.machine.idle[0].since
 
 
 def _idle_memory(megabytes: int) -> int:
