@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,52 @@ async def held_until_released(world: World) -> None:
     environment.sandbox.release()
     assert await frame is not None
     assert await environment.call("result = 1") == 1
+
+
+@scenario()
+async def tmp_outlives_its_sandbox_until_it_is_forgotten(world: World) -> None:
+    folder = "import os\nfolder = os.environ.get('TMPDIR', '/tmp')\n"
+    leave = (
+        folder
+        + """
+os.makedirs(folder + "/a/b")
+with open(folder + "/a/b/file", "w") as file:
+    file.write("kept")
+os.chmod(folder + "/a/b/file", 0o600)
+os.symlink("/etc/hostname", folder + "/a/link")
+result = os.getpid()
+"""
+    )
+    find = (
+        folder
+        + """
+with open(folder + "/a/b/file", "r+") as file:
+    result = [file.read(), sorted(os.listdir(folder + "/a"))]
+    file.write(" more")
+os.mkdir(folder + "/new")
+os.rmdir(folder + "/new")
+owners = {os.lstat(os.path.join(place, name)).st_uid for place, _, files in os.walk(folder + "/a") for name in [".", *files]}
+result.append(owners == {os.getuid()})
+"""
+    )
+    kept: dict[str, Any] = {"sandbox_id": uuid.uuid4().hex, "keep_tmp": True}
+    environment = await world.started(**kept)
+    await environment.call(leave)
+    await environment.sandbox.kill()
+    for text in ("kept", "kept more"):
+        environment = await world.started(**kept)
+        assert await environment.call(find) == [text, ["b", "link"], True]
+        await environment.send("import os; os._exit(1)")  # this time it goes by itself
+        await environment.sandbox.exited
+        await environment.sandbox.kill()
+    world.driver.forget(kept["sandbox_id"])
+    environment = await world.started(**kept)
+    assert await environment.call(folder + "result = os.path.exists(folder + '/a')") is False
+    world.driver.forget(kept["sandbox_id"])  # and what lives goes on, but nothing of it is kept
+    await environment.call(leave)
+    await environment.sandbox.kill()
+    environment = await world.started(**kept)
+    assert await environment.call(folder + "result = os.path.exists(folder + '/a')") is False
 
 
 # -- the doors inside ------------------------------------------------------------------------------------------------------------------

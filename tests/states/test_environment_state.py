@@ -29,6 +29,7 @@ from lambent.invoke.environment_events import (
     InitErrorFrame,
     Kill,
     NextFrame,
+    ReadyAgain,
     ReportInit,
     ResponseFrame,
     SendInvoke,
@@ -115,7 +116,7 @@ class TestFailures:
         book = busy() >> DeadlinePassed(5.0)
         payload = b'{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: r1 Error: Task timed out after 3.00 seconds"}'
         expected = like(Answer, outcome__payload=payload, outcome__status="timeout", outcome__function_error=True)
-        (book << expected << KILL_SANDBOX << Gone("timed out") << In("stopped")).end()
+        (book << expected << KILL_SANDBOX << ReadyAgain("timed out") << In("reset")).end()
 
     @pytest.mark.parametrize(
         ("how", "error_type", "text"),
@@ -127,20 +128,34 @@ class TestFailures:
         ],
     )
     def test_exit(self, how, error_type, text):
-        answer, kill, gone = busy().machine.handle(Exited(how, 2.5))
+        answer, kill, free = busy().machine.handle(Exited(how, 2.5))
         assert answer.outcome.payload == f'{{"errorType":"{error_type}","errorMessage":"RequestId: r1 Error: {text}"}}'.encode()
         assert answer.outcome.note == f"RequestId: r1 Error: {text}\n{error_type}\n"
         assert (answer.outcome.status, answer.outcome.error_type) == ("error", error_type)
-        assert (kill, gone) == (KILL_SANDBOX, Gone(text))
+        assert (kill, free) == (KILL_SANDBOX, ReadyAgain(text))
 
     def test_exit_after_the_answer_leaves_the_answer_standing(self):
         book = busy() >> ResponseFrame("1\nr1\n", b'"ok"', 2.1) >> Exited(SandboxExit(0, None), 2.2)
         expected = like(Answer, outcome__payload=b'"ok"', outcome__function_error=False, outcome__status="error")
-        (book << expected << KILL_SANDBOX << Gone).end()
+        (book << expected << KILL_SANDBOX << ReadyAgain).end()
 
     def test_no_next_before_the_deadline_leaves_the_answer_standing(self):
         book = busy() >> ResponseFrame("1\nr1\n", b'"ok"', 2.1) >> DeadlinePassed(5.0)
-        (book << like(Answer, outcome__payload=b'"ok"', outcome__status="timeout") << KILL_SANDBOX << Gone).end()
+        (book << like(Answer, outcome__payload=b'"ok"', outcome__status="timeout") << KILL_SANDBOX << ReadyAgain).end()
+
+    def test_a_reset_environment_runs_init_inside_the_next_invocation(self):
+        book = busy() >> DeadlinePassed(5.0) << Answer << KILL_SANDBOX << ReadyAgain << In("reset") >> IdleLong() << nothing
+        book >> Assigned("r2", 9.0) << START_SANDBOX << In("restarting") >> Started(9.1) >> NextFrame(9.5) << INIT_DONE << SendInvoke(2)
+        book >> ResponseFrame("2\nr2\n", b"1", 9.6) >> NextFrame(9.7)
+        (book << like(Answer, outcome__began_at=9.0, outcome__ended_at=9.7, outcome__init_s=None) << READY << In("idle")).end()
+
+    def test_a_reset_environment_whose_init_fails_then_is_given_up(self):
+        book = busy() >> Exited(SandboxExit(1, None), 2.5) << Answer << KILL_SANDBOX << ReadyAgain >> Assigned("r2", 9.0) << START_SANDBOX
+        book >> Started(9.1) >> DeadlinePassed(12.0) << ReportInit("invoke", "timeout", pytest.approx(2.9), "")
+        (book << like(Answer, outcome__status="timeout") << KILL_SANDBOX << Gone("timed out") << In("stopped")).end()
+
+    def test_a_reset_environment_that_nobody_wants(self):
+        (busy() >> DeadlinePassed(5.0) << Answer << KILL_SANDBOX << ReadyAgain >> Kill("idle", 9.0) << KILL_SANDBOX << Gone("idle")).end()
 
     def test_killed_by_the_platform(self):
         book = busy() >> Kill("shutdown", 2.5)
@@ -191,7 +206,7 @@ class TestFencing:
         (book >> ResponseFrame("1\nr1\n", b"late", 3.1) << late << KILL_SANDBOX << Gone).end()
 
     def test_what_arrives_after_the_end_changes_nothing(self):
-        book = busy() >> DeadlinePassed(5.0) << Answer << KILL_SANDBOX << Gone
+        book = busy() >> Violated("nonsense", 5.0) << Answer << KILL_SANDBOX << Gone
         for event in (
             ResponseFrame("1\nr1\n", b"late", 5.1),
             NextFrame(5.1),
@@ -288,7 +303,7 @@ class TestTable:
 
     def test_two_assignments_are_never_legal(self):
         takers = {state for state, event in TABLE if event is Assigned}
-        assert takers == {State.IDLE, State.FROZEN, State.BROKEN}
+        assert takers == {State.IDLE, State.FROZEN, State.BROKEN, State.RESET}
 
     def test_every_state_but_the_last_can_be_killed_and_every_action_exists(self):
         for state in State:

@@ -584,6 +584,24 @@ class TestRefusals:
     def test_what_is(self, event):
         payload.check_json(event)
 
+    @pytest.mark.parametrize(
+        ("isolated", "tenant", "message"),
+        [
+            (True, "", "Add a valid tenant ID in your request and try again."),
+            (False, "t", "The function is not configured for tenant isolation; a tenant id is not allowed."),
+        ],
+    )
+    def test_tenants_belong_to_functions_that_isolate_them(self, isolated, tenant, message):
+        async def story(house: House) -> None:
+            house.deploy("echo", tenant_isolation=isolated)
+            for refused in (house.call(tenant=tenant), house.door.dry_run(Invocation(ARN, b"{}", ID.format(99), tenant=tenant))):
+                with pytest.raises(ClientFault, match="InvalidParameterValueException") as caught:
+                    await refused
+                assert caught.value.message == message
+            assert house.driver.sandboxes == []
+
+        play(story)
+
     def test_too_large(self):
         async def story(house: House) -> None:
             house.deploy("echo")
@@ -697,7 +715,7 @@ class TestStories:
             assert told == ["accepted", "assigned", "error"]
             environment = house.story.tell(ID.format(1))[1].cause
             assert environment == house.sandbox.id
-            assert [entry.event for entry in house.story.tell(environment)] == ["starting", "initialized", "busy", "stopped"]
+            assert [entry.event for entry in house.story.tell(environment)] == ["starting", "initialized", "busy", "reset"]
             assert house.story.tell(environment)[0].cause == ID.format(1)
 
         play(story)

@@ -29,6 +29,7 @@ from lambent.invoke.environment_table import TABLE, State
 from lambent.sandbox.driver import SandboxExit
 
 PERMITS = 4
+FREE = {State.IDLE, State.FROZEN, State.RESET}
 BUSY = {
     State.RESTARTING,
     State.REINITIALIZING,
@@ -107,9 +108,9 @@ class World:
             case ps.Begin(slot, job):
                 env = self.envs[slot]
                 assert env.job is None, "two invocations in one environment"
-                assert env.machine.state in {State.IDLE, State.FROZEN, State.BROKEN}
-                if env.machine.state in {State.IDLE, State.FROZEN}:
-                    others = [e.idle_at for e in self.envs.values() if e.machine.state in {State.IDLE, State.FROZEN}]
+                assert env.machine.state in FREE | {State.BROKEN}
+                if env.machine.state in FREE:
+                    others = [e.idle_at for e in self.envs.values() if e.machine.state in FREE]
                     assert env.idle_at == max(others), "not the newest idle one"
                 assert not env.at_work
                 env.job, env.said, env.spoken, env.passed, env.opened, env.told = job, None, b"", b"", False, False
@@ -188,7 +189,7 @@ class World:
                 env.frozen = True
             case ee.Thaw():
                 env.frozen = False
-            case ee.Ready():
+            case ee.Ready() | ee.ReadyAgain():
                 assert not env.at_work, "free while an extension is at work"
                 env.idle_at = self.laws.at
                 self.tell(ps.Free(env.number, self.laws.at))
@@ -432,11 +433,10 @@ class Laws(RuleBasedStateMachine):
         for world in self.worlds:
             pool = world.pool
             assert [slot.since for slot in pool.idle] == sorted(slot.since for slot in pool.idle)
-            frozen = [world.envs[slot.number].machine.state is State.FROZEN for slot in pool.idle]
-            assert frozen == [True] * pool.frozen + [False] * pool.unfrozen
-            assert {slot.number for slot in pool.idle} == {
-                number for number, env in world.envs.items() if env.machine.state in {State.IDLE, State.FROZEN}
-            }
+            states = [world.envs[slot.number].machine.state for slot in pool.idle]
+            for state, frozen in zip(states, [True] * pool.frozen + [False] * pool.unfrozen, strict=True):
+                assert state is State.RESET or frozen == (state is State.FROZEN)
+            assert {slot.number for slot in pool.idle} == {number for number, env in world.envs.items() if env.machine.state in FREE}
 
     @invariant()
     def stale_pools_keep_nobody_idle(self) -> None:
@@ -448,7 +448,7 @@ class Laws(RuleBasedStateMachine):
     def sandboxes_only_where_they_may_be(self) -> None:
         for world in self.worlds:
             for env in world.envs.values():
-                without = {State.STARTING, State.BROKEN, State.RESTARTING}
+                without = {State.STARTING, State.BROKEN, State.RESET, State.RESTARTING}
                 assert env.sandbox == (env.machine.state not in without)
                 assert env.frozen == (env.machine.state is State.FROZEN)
 

@@ -51,6 +51,9 @@ class Doors:
             self._serve(listener, sandbox)
         return sandbox
 
+    def forget(self, sandbox_id: str) -> None:
+        self._driver.forget(sandbox_id)
+
     def _serve(self, listener: socket.socket, sandbox: Sandbox) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(listener.fileno(), self._accept, listener)

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from lambent.clock import Timer
 from lambent.errors import PlatformFault
 from lambent.function_version import FunctionVersion
+from lambent.invoke.burial import Burial
 from lambent.invoke.channel import Channel
 from lambent.invoke.environment_events import (
     Answer,
@@ -39,6 +40,7 @@ from lambent.invoke.environment_events import (
     OpenStream,
     PassOn,
     Ready,
+    ReadyAgain,
     ReadyBroken,
     ReportInit,
     Requeue,
@@ -319,7 +321,7 @@ class Environment:
 
     def _start_sandbox(self, instruction: StartSandbox) -> None:
         assert self._job is not None
-        self._tell("restarting", self._job.call.request_id, "its init failed and is run again inside the invocation")
+        self._tell("restarting", self._job.call.request_id, "init is run again, inside the invocation")
         self._narrator = Narrator(self._pump, self.version, self._clock, "invoke")
         self._narrator.init_start(*self._fittings.runtime_version(self.version), self.log_stream)
         self._bring_up()
@@ -376,34 +378,10 @@ class Environment:
         if sandbox is None:
             return
         self.memory_peak = max(self.memory_peak, sandbox.memory_peak())
-        if inside is not None:
-            inside.leave()
-        if inside is not None and inside.api is not None:
-            # Somebody may have something to say yet, and it is read; to the runtime a closed channel would be the end already.
-            logs = -1
-            if channel is not None:
-                channel.pause()
-        else:
-            logs = self._pump.detach()
-            if channel is not None:
-                channel.close()
-        self._killing = self._fittings.spawn(self._bury(sandbox, channel, inside, logs, instruction.reason))
-
-    async def _bury(self, sandbox: Sandbox, channel: Channel | None, inside: Inside | None, logs: int, reason: str) -> None:
-        try:
-            if inside is not None:
-                await inside.shut_down(reason)
-            await sandbox.kill()
-        finally:
-            if logs < 0:
-                logs = self._pump.detach()
-            self._pump.last_words(sandbox.logs if logs < 0 else logs)
-            if self._extension_pump is not None:
-                self._extension_pump.last_words(self._extension_pump.detach())
-                self._extension_pump = None
-            if channel is not None:
-                channel.close()
-            sandbox.channel.close()  # which is the channel's, unless the runtime talks HTTP or adopting it failed halfway
+        burial = Burial(sandbox, channel, inside, self._pump, self._extension_pump)
+        self._extension_pump = None
+        burial.begin()
+        self._killing = self._fittings.spawn(burial.end(instruction.reason))
 
     def _cancel_timers(self) -> None:
         for timer in (self._alarm, self._init_timer, self._grace):
@@ -558,8 +536,14 @@ class Environment:
     def _ready_broken(self, instruction: ReadyBroken) -> None:
         self._owner.free_broken(self)
 
+    def _ready_again(self, instruction: ReadyAgain) -> None:
+        self._tell("reset", "", instruction.reason)
+        self._pump.flush()
+        self._owner.free(self, self._clock.monotonic())
+
     def _gone(self, instruction: Gone) -> None:
         self._cancel_timers()
+        self._fittings.driver.forget(self.id)  # there will be no other sandbox that wants its /tmp
         self._write_owed()
         self._pump.flush()
         self._since = self._clock.monotonic()
@@ -587,6 +571,7 @@ _DO: dict[type[Any], Callable[[Environment, Any], None]] = {
     OpenStream: Environment._open_stream,
     PassOn: Environment._pass_on,
     Ready: Environment._ready,
+    ReadyAgain: Environment._ready_again,
     ReadyBroken: Environment._ready_broken,
     ReportInit: Environment._report_init,
     Requeue: Environment._requeue,

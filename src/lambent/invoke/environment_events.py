@@ -348,6 +348,13 @@ class ReadyBroken:
     """Init failed: good for one invocation that needs the second attempt, and for nothing else."""
 
 
+@dataclass(slots=True)
+class ReadyAgain:
+    """Free for an invocation, which will run init first: what was inside has gone, and why."""
+
+    reason: str
+
+
 Instruction = (
     SendInvoke
     | Answer
@@ -364,6 +371,7 @@ Instruction = (
     | Requeue
     | Ready
     | ReadyBroken
+    | ReadyAgain
 )
 
 INIT_DONE = InitDone()

@@ -12,7 +12,8 @@ The life of an environment (contract 03 §1):
                       ▼
                    BROKEN ──▶ RESTARTING ──▶ REINITIALIZING  init failed: it is run once more, inside the first invocation
                                                              and on that invocation's time
-    every state ──▶ STOPPED                                  exit, timeout, violation, kill: never used again
+    at work ──▶ RESET ──▶ RESTARTING                         exit, timeout, lost extension: the processes have gone, /tmp has not
+    every state ──▶ STOPPED                                  violation, kill, a second failure: never used again
 
 **What an answer is.** The invocation ends when the runtime has posted its response *and* asks for the next one. Between the two
 stands ANSWERED: the outcome is settled, but neither the caller is told nor the environment free. If the process ends or the time
@@ -26,6 +27,9 @@ invocation early (timeout, exit, violation) ends its stream, too, with the same 
 **Extensions.** Init and invocations last until every extension waits for its next event again: SETTLING and RESETTLING (the runtime is
 ready, they are not), LINGERING (the response is out, they are at work). A caller is answered as soon as the runtime is done (``Respond``);
 the report, the timeout and the environment wait for the slowest extension. One that fails takes the environment with it.
+
+**Reset.** An environment whose runtime ends, or runs out of time, with an invocation is not thrown away (contract 02 §2.1): what ran in it
+is killed, and the next invocation that comes here runs init anew, on its own time. What was in ``/tmp`` is there still.
 
 **Fencing.** The node trusts nothing that comes out of the sandbox, because user code shares the process with the runtime client.
 Each hand-over gets a new *lease epoch*; an answer counts only if it carries the epoch and the request id of the invocation that is
@@ -82,6 +86,7 @@ from lambent.invoke.environment_events import (
     OpenStream,
     Outcome,
     PassOn,
+    ReadyAgain,
     Registered,
     ReportInit,
     Respond,
@@ -97,6 +102,7 @@ from lambent.invoke.environment_events import (
 from lambent.invoke.environment_table import TABLE, State
 from lambent.observe import log_lines
 
+_AT_WORK = (State.BUSY, State.STREAMING, State.ANSWERED, State.LINGERING)
 AnswerFrame = ResponseFrame | ErrorFrame | StreamStart | Chunk | StreamEnd
 STREAM_CAP = 209_715_200
 
@@ -406,6 +412,8 @@ class EnvironmentMachine:
             reason, kill = event.reason, SPIN_DOWN
         elif isinstance(event, Violated):
             reason = event.detail
+        if isinstance(event, Exited | ExtensionFailed | DeadlinePassed):
+            return self._reset(outcome, event.at, reason, kill)
         return self._end(outcome, event.at, reason, kill)
 
     def take_back(self, event: Undeliverable) -> Sequence[Instruction]:
@@ -415,7 +423,7 @@ class EnvironmentMachine:
 
     def time_out(self, event: DeadlinePassed) -> Sequence[Instruction]:
         fault = fault_payloads.timed_out(self.request_id, self.timeout_s)
-        return self._end(self._failure(fault, "timeout", ""), event.at, "timed out", KILL_TIMED_OUT)
+        return self._reset(self._failure(fault, "timeout", ""), event.at, "timed out", KILL_TIMED_OUT)
 
     def exit_busy(self, event: Exited) -> Sequence[Instruction]:
         return self._exit(event)
@@ -423,12 +431,12 @@ class EnvironmentMachine:
     def _exit(self, event: Exited) -> Sequence[Instruction]:
         fault = fault_payloads.exited(self.request_id, event.how)
         note = log_lines.runtime_exited(self.request_id, fault.error_type, event.how.reason())
-        return self._end(self._failure(fault, "error", note), event.at, event.how.reason())
+        return self._reset(self._failure(fault, "error", note), event.at, event.how.reason())
 
     def lose_extension(self, event: ExtensionFailed) -> Sequence[Instruction]:
         fault = fault_payloads.lost_extension(self.request_id, event.error_type, event.detail)
         outcome = self._failure(fault, "error", f"{fault.message}\n{fault.error_type}\n")
-        return self._end(outcome, event.at, f"{event.error_type}: {event.detail}")
+        return self._reset(outcome, event.at, f"{event.error_type}: {event.detail}")
 
     def violate(self, event: AnswerFrame | NextFrame | InitErrorFrame | Violated) -> Sequence[Instruction]:
         detail = event.detail if isinstance(event, Violated) else f"{_WORDS[type(event)]} out of turn"
@@ -485,6 +493,13 @@ class EnvironmentMachine:
         self._fence = self._token = ""
         self.request_id = ""
         return outcome
+
+    def _reset(self, outcome: Outcome, at: float, reason: str, kill: KillSandbox = KILL_SANDBOX) -> Sequence[Instruction]:
+        """The end of what runs inside, but not of the environment, unless init itself has failed twice."""
+        if self.state not in _AT_WORK:
+            return self._end(outcome, at, reason, kill)
+        self.state = State.RESET
+        return (Answer(self._close(outcome, at)), kill, ReadyAgain(reason))
 
     def _end(self, outcome: Outcome, at: float, reason: str, kill: KillSandbox = KILL_SANDBOX) -> Sequence[Instruction]:
         self.state = State.STOPPED

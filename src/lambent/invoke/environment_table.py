@@ -40,6 +40,7 @@ class State(StrEnum):
     INITIALIZING = "initializing"
     SETTLING = "settling"
     BROKEN = "broken"
+    RESET = "reset"
     IDLE = "idle"
     FROZEN = "frozen"
     RESTARTING = "restarting"
@@ -54,6 +55,7 @@ class State(StrEnum):
 
 _S = State
 _ENDS = (_S.STOPPED,)
+_RESETS = (_S.RESET,)
 _ANSWERS = (ResponseFrame, ErrorFrame, StreamStart, Chunk, StreamEnd)
 
 _Row = tuple[State, tuple[type[Any], ...], str, tuple[State, ...]]
@@ -82,6 +84,9 @@ ROWS: tuple[_Row, ...] = (
     # the second attempt at init, inside an invocation
     (_S.BROKEN, (Assigned,), "restart", (_S.RESTARTING,)),
     (_S.BROKEN, (Kill,), "stop", _ENDS),
+    (_S.RESET, (Assigned,), "restart", (_S.RESTARTING,)),
+    (_S.RESET, (IdleLong,), "nothing", (_S.RESET,)),
+    (_S.RESET, (Kill,), "stop", _ENDS),
     (_S.RESTARTING, (Started,), "begin_init", (_S.REINITIALIZING,)),
     (_S.RESTARTING, (StartFailed,), "fail_restart", _ENDS),
     (_S.RESTARTING, (DeadlinePassed,), "time_out", _ENDS),
@@ -122,18 +127,18 @@ ROWS: tuple[_Row, ...] = (
     (_S.BUSY, (StreamStart,), "begin_stream", (_S.STREAMING, _S.STOPPED)),
     (_S.BUSY, (Chunk, StreamEnd, NextFrame, InitErrorFrame, Violated), "violate", _ENDS),
     (_S.BUSY, (ExtensionsReady,), "extensions_ready", (_S.BUSY,)),
-    (_S.BUSY, (ExtensionFailed,), "lose_extension", _ENDS),
+    (_S.BUSY, (ExtensionFailed,), "lose_extension", _RESETS),
     (_S.BUSY, (Undeliverable,), "take_back", _ENDS),
-    (_S.BUSY, (Exited,), "exit_busy", _ENDS),
-    (_S.BUSY, (DeadlinePassed,), "time_out", _ENDS),
+    (_S.BUSY, (Exited,), "exit_busy", _RESETS),
+    (_S.BUSY, (DeadlinePassed,), "time_out", _RESETS),
     (_S.BUSY, (Kill,), "abandon", _ENDS),
     (_S.STREAMING, (Chunk,), "take_chunk", (_S.STREAMING, _S.STOPPED)),
     (_S.STREAMING, (StreamEnd,), "end_stream", (_S.ANSWERED, _S.STOPPED)),
     (_S.STREAMING, (StreamStart, ResponseFrame, ErrorFrame, NextFrame, InitErrorFrame, Violated), "violate", _ENDS),
     (_S.STREAMING, (ExtensionsReady,), "extensions_ready", (_S.STREAMING,)),
-    (_S.STREAMING, (ExtensionFailed,), "lose_extension", _ENDS),
-    (_S.STREAMING, (Exited,), "exit_busy", _ENDS),
-    (_S.STREAMING, (DeadlinePassed,), "time_out", _ENDS),
+    (_S.STREAMING, (ExtensionFailed,), "lose_extension", _RESETS),
+    (_S.STREAMING, (Exited,), "exit_busy", _RESETS),
+    (_S.STREAMING, (DeadlinePassed,), "time_out", _RESETS),
     (_S.STREAMING, (Kill,), "abandon", _ENDS),
     (_S.ANSWERED, (NextFrame,), "runtime_done", (_S.IDLE, _S.LINGERING)),
     (_S.ANSWERED, (ExtensionsReady,), "extensions_ready", (_S.ANSWERED,)),
@@ -141,14 +146,14 @@ ROWS: tuple[_Row, ...] = (
         _S.ANSWERED,
         (*_ANSWERS, InitErrorFrame, Violated, Exited, ExtensionFailed, DeadlinePassed, Kill),
         "finish_and_stop",
-        _ENDS,
+        (*_ENDS, *_RESETS),
     ),
     (_S.LINGERING, (ExtensionsReady,), "finish", (_S.IDLE,)),
     (
         _S.LINGERING,
         (*_ANSWERS, NextFrame, InitErrorFrame, Violated, Exited, ExtensionFailed, DeadlinePassed, Kill),
         "finish_and_stop",
-        _ENDS,
+        (*_ENDS, *_RESETS),
     ),
     # over: what was under way when it stopped still arrives
     (_S.STOPPED, (Started,), "drop", _ENDS),

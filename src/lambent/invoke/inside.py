@@ -60,6 +60,7 @@ class Inside:
         self._loop = asyncio.get_running_loop()
         self._external = tuple(path.rpartition("/")[2] for path in spec.extensions)
         self._running = set(self._external)
+        self._unregistered = set(self._external)
         self._initializing = True
         self._ending = False
         self._changed: asyncio.Future[None] | None = None
@@ -126,6 +127,9 @@ class Inside:
             self._hear_frames(self, frames)
 
     def on_registered(self, event: events.Registered) -> None:
+        self._unregistered.discard(event.name)
+        if self._external and not self._unregistered:
+            self._release()
         self._tell(Registered("INVOKE" in event.events, self._now()))
 
     def on_extensions_ready(self) -> None:
@@ -159,6 +163,12 @@ class Inside:
             state = "LaunchError" if error_type == "Extension.LaunchError" else "Failed"
             self._narrator.tell(platform_events.Extension(name, state, known.events if known is not None else (), error_type))
         self._tell(ExtensionFailed(error_type, detail, self._now()))
+
+    def _release(self) -> None:
+        """Let the runtime start: everybody who wants to see it from its beginning is there (contract 03 §1)."""
+        release: Callable[[], None] | None = getattr(self._sandbox, "release", None)
+        if release is not None:
+            release()
 
     def _tell(self, event: Event) -> None:
         if not self._ending:

@@ -54,6 +54,7 @@ class SandboxSpecs:
         if image is not None:
             _undo_defaults(environment, version, image)
         environment[FRAMES] = str(LOG_FD)
+        extensions = self._extensions(version)
         return SandboxSpec(
             sandbox_id=environment_id,
             runtime=version.runtime,
@@ -65,8 +66,10 @@ class SandboxSpecs:
             opt_dir=version.opt_dir,
             program=_program(version, plan, environment),
             mounts=tuple(Mount(each.source, each.mount_path) for each in version.mounts),
-            extensions=self._extensions(version),
+            extensions=extensions,
             image_layers=image.layers if image is not None else (),
+            hold=bool(extensions),  # until they have registered, as on AWS
+            keep_tmp=True,  # an environment that is reset is still the same
         )
 
     def _extensions(self, version: FunctionVersion) -> tuple[str, ...]:

@@ -61,6 +61,8 @@ class Assignment:
         for name, path in (("code", order["code"]), ("opt", order["opt"])):
             if path:
                 self._inside.append((name, open_below(launcher.code_root, path)))
+        if order["id"] in launcher.kept_tmps:
+            self._inside.append(("tmp", launcher.kept_tmps.pop(order["id"])))
         for number, path in enumerate(order["layers"]):
             self._inside.append((f"layer{number}", open_below(launcher.code_root, path)))
         for number, mount in enumerate(order["mounts"]):
@@ -129,6 +131,7 @@ class Assignment:
             "extensions": order["extensions"],
             "mounts": [{"target": mount["target"], "read_only": mount["read_only"]} for mount in order["mounts"]],
             "tmp_mb": order["ephemeral_mb"],
+            "keep_tmp": order["keep_tmp"],
             "data_mb": 0 if launcher.cgroups.limits_memory else order["memory_mb"] + headroom,
             "carries": [name for name, _ in self._inside],
         }

@@ -72,6 +72,8 @@ def run(control: socket.socket, shell: int, attach: list[int], config: Message, 
             os._exit(0)
         fds = dict(zip(message["carries"], received))  # noqa: B905  (3.10)
         furnish.furnish(message, fds, config["uid"], config["tmp_mb"])
+        if message["keep_tmp"]:
+            _keep_tmp(control)
         gate = -1
         if message["extensions"]:
             gate = companions.start_extensions(control, message, fds["extension_logs"], config, program)
@@ -110,6 +112,13 @@ def _tell_blank(control: socket.socket, warm: companions.Warm | None) -> None:
     control.sendmsg([b'{"blank": true}'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, ends)])
     os.close(warm.channel)
     os.close(warm.logs)
+
+
+def _keep_tmp(control: socket.socket) -> None:
+    """Give the launcher a hold on ``/tmp``: what is in it is for the next sandbox of this environment, should this one be reset."""
+    fd = kernel.open_tree("/tmp")
+    control.sendmsg([b'{"tmp": true}'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (fd,)))])
+    os.close(fd)
 
 
 def _dismiss(warm: companions.Warm, message: Message, fds: dict[str, int], config: Message, program: bytes) -> None:

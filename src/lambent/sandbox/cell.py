@@ -33,6 +33,8 @@ class Cell:
         "door",
         "fault",
         "is_furnished",
+        "keeps_tmp",
+        "kept_tmp",
         "leaf",
         "living_extensions",
         "name",
@@ -59,6 +61,8 @@ class Cell:
         self.stage = "fork"
         self.node_id = ""  # the id of the request that it serves
         self.fault = ""
+        self.keeps_tmp = False  # somebody may come for it
+        self.kept_tmp = -1  # its /tmp, detached, for the next sandbox of the same environment
         self.out_of_memory = False  # and killed for it by us; what the kernel kills is told by its count
         self.shell_pid = 0  # 0 once reaped
         self.runtime_pid = 0  # 0 before the fork is known
@@ -80,6 +84,11 @@ class Cell:
             self.parts[self.runtime_pid] = HELPER
         self.parts[self.warm_pid] = RUNTIME
         self.runtime_pid = self.warm_pid
+
+    def forget_tmp(self) -> None:
+        if self.kept_tmp >= 0:
+            os.close(self.kept_tmp)
+            self.kept_tmp = -1
 
     def close_descriptors(self) -> None:
         if self.pidfd >= 0:

@@ -73,3 +73,6 @@ class AutoDriver:
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
         return await self._driver.start(spec)
+
+    def forget(self, sandbox_id: str) -> None:
+        self._driver.forget(sandbox_id)

@@ -13,6 +13,8 @@ The promises, which ``tests/conformance/test_sandbox.py`` holds every driver to:
 * ``freeze`` and ``thaw`` return within microseconds, are idempotent, and do nothing after ``kill``.
 * ``kill`` is idempotent; once it has returned, no process, mount or cgroup of the sandbox exists. It closes neither ``channel`` nor
   ``logs``: both belong to the receiver of the sandbox, which closes them.
+* ``/tmp`` of a sandbox that was started with ``keep_tmp`` outlives it: the next one that is started with the same id finds in it what the
+  one before had left (contract 02 §2.1), until ``forget``.
 * ``close`` on the driver kills every sandbox and leaves nothing behind.
 
 Members that are not part of the contract and may be missing, so ask with ``getattr``:
@@ -92,6 +94,7 @@ class SandboxSpec:
     extensions: tuple[str, ...] = ()  # executables inside, started before the runtime: "/opt/extensions/name"
     image_layers: tuple[str, ...] = ()
     hold: bool = False  # the runtime process runs no code of anybody's before ``release`` is called
+    keep_tmp: bool = False  # /tmp outlives the sandbox, for another one with the same id
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,4 +182,8 @@ class SandboxDriver(Protocol):
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
         """Assign a sandbox to ``spec``. Raises ``SandboxFault``."""
+        ...
+
+    def forget(self, sandbox_id: str) -> None:
+        """Nobody will want the ``/tmp`` of this sandbox. Harmless for an id that means nothing, or a sandbox that still lives."""
         ...

@@ -44,7 +44,13 @@ def set_limit(limit: int, soft: int, hard: int, pid: int = 0) -> None:
 
 def furnish(message: dict[str, Any], fds: dict[str, int], owner: int, blank_tmp_mb: int) -> None:
     """Mount what ``message`` asks for. Raises ``OSError``."""
-    if message["tmp_mb"] != blank_tmp_mb:
+    if "tmp" in fds:
+        kernel.umount("/tmp")
+        kernel.move_mount(fds["tmp"], "/tmp")
+        os.close(fds["tmp"])
+        if owner:
+            _hand_over("/tmp", owner)
+    elif message["tmp_mb"] != blank_tmp_mb:
         kernel.mount("tmp", "/tmp", "tmpfs", kernel.MS_REMOUNT | SAFE, tmp_options(message["tmp_mb"], owner))
     layers = [fds[name] for name in fds if name.startswith("layer")]
     if layers:
@@ -58,6 +64,35 @@ def furnish(message: dict[str, Any], fds: dict[str, int], owner: int, blank_tmp_
     for number, mount in enumerate(message["mounts"]):
         kernel.move_mount(fds["mount%d" % number], mount["target"])  # noqa: UP031
         kernel.restrict_mount(mount["target"], writable=not mount["read_only"])
+
+
+def _hand_over(folder: str, owner: int) -> None:
+    """All that the user of the sandbox before left in ``folder`` is ``owner``'s. Nobody else is there, so nothing changes under our feet.
+
+    Goes through folders one step at a time: trees may be deeper than paths may be long, or descriptors many.
+    """
+    os.chdir(folder)
+    os.chown(".", owner, owner)
+    levels = [_hand_over_files(owner)]
+    while levels:
+        if levels[-1]:
+            os.chdir(levels[-1].pop())
+            levels.append(_hand_over_files(owner))
+        else:
+            levels.pop()
+            os.chdir("..")
+    os.chdir("/")
+
+
+def _hand_over_files(owner: int) -> list[str]:
+    """Change the owner of what is in the current folder; the folders among it."""
+    folders = []
+    with os.scandir(".") as entries:
+        for entry in entries:
+            os.chown(entry.name, owner, owner, follow_symlinks=False)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+    return folders
 
 
 def _make_targets(mounts: list[dict[str, Any]]) -> None:

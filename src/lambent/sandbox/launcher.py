@@ -19,6 +19,7 @@ code directory it was configured with.
       ── terminate {id} ─────────────────────▶      SIGTERM to the runtime process
       ── socket {id, number} ────────────────▶      a TCP socket in the sandbox's network, please
       ◀──────────────────── socket {number} ──      with it, or without if there is none any more
+      ── forget {id} ────────────────────────▶      nobody will want the /tmp of that sandbox
       ── kill {id} ──────────────────────────▶
       ◀─────────────────────────── gone {id} ──     nothing of the sandbox exists any more
 
@@ -161,6 +162,7 @@ class Launcher:
         self._shells: dict[int, Cell] = {}  # by the shell's pid
         self._boosted: list[tuple[float, str]] = []  # (deadline, node id)
         self._memory_mb: dict[str, int] = {}
+        self.kept_tmps: dict[str, int] = {}  # detached mounts that outlived their sandboxes, by the node's id
         self._memory = MemoryWatch()
         self._stubborn: list[tuple[int, Cell]] = []
         self._free_slots: list[int] = []
@@ -342,6 +344,7 @@ class Launcher:
             "settled": self._on_settled,
             "terminate": self._terminate,
             "socket": self._make_socket,
+            "forget": self._forget,
             "kill": self._kill,
         }[message["op"]](message)
 
@@ -418,6 +421,14 @@ class Launcher:
                     break
         self.tell({"event": "gone", "id": order["id"]})
 
+    def _forget(self, order: dict[str, Any]) -> None:
+        cell = self._assigned.get(order["id"])
+        if cell is not None:
+            cell.keeps_tmp = False
+        kept = self.kept_tmps.pop(order["id"], -1)
+        if kept >= 0:
+            os.close(kept)
+
     def assign(self, cell: Cell, order: dict[str, Any]) -> None:
         """Turn the blank ``cell`` into the environment that ``order`` asks for."""
         refusal = Assignment(self, cell, order).carry_out()
@@ -438,6 +449,7 @@ class Launcher:
         """``cell`` serves ``order`` from now on."""
         node_id = order["id"]
         cell.stage, cell.node_id = "assigned", node_id
+        cell.keeps_tmp = order["keep_tmp"]
         self._assigned[node_id] = cell
         self._memory_mb[node_id] = order["memory_mb"]
         heapq.heappush(self._boosted, (time.monotonic() + _BOOST_S, node_id))
@@ -501,6 +513,8 @@ class Launcher:
         if cell.leaf is not None and not cell.leaf.remove() and tries < _REMOVE_TRIES:
             self._stubborn.append((tries + 1, cell))
             return
+        if cell.node_id and cell.keeps_tmp and cell.kept_tmp >= 0:
+            self.kept_tmps[cell.node_id], cell.kept_tmp = cell.kept_tmp, -1
         cell.nursery.forget(cell)
         self.free_slot(cell.slot)
         if cell.node_id:

@@ -125,6 +125,11 @@ class NamespacesDriver:
                 del self._starting[spec.sandbox_id]
                 self._link.send({"op": "kill", "id": spec.sandbox_id})
 
+    def forget(self, sandbox_id: str) -> None:
+        """Nobody will want the ``/tmp`` of this sandbox."""
+        if self._link is not None:
+            self._link.send({"op": "forget", "id": sandbox_id})
+
     # -- the launcher ----------------------------------------------------------------------------------------------------------
 
     async def _launch(self) -> None:

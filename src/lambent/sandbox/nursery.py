@@ -258,6 +258,9 @@ class Nursery:
             message = json.loads(data) if data else {}
             if "fault" in message:
                 cell.fault = message["fault"]
+            elif "tmp" in message:
+                cell.forget_tmp()
+                cell.kept_tmp = fds[0]
             elif "born" in message:
                 self._adopt(cell, pid, message["born"])
                 if message["born"] == WARM:
@@ -373,6 +376,7 @@ class Nursery:
             cell.control.close()
             cell.control = None
         cell.close_descriptors()
+        cell.forget_tmp()
         for pid in cell.parts:
             self.by_pid.pop(pid, None)
         del self.cells[cell.name]

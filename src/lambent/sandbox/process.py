@@ -131,8 +131,8 @@ class ProcessDriver:
             raise SandboxFault(f"sandbox {spec.sandbox_id} exists already")
         runtime = self._runtimes[spec.runtime]
         folder = os.path.join(self._folder, "tmp-" + spec.sandbox_id)
-        os.mkdir(folder, 0o700)
-        sandbox = ProcessSandbox(spec.sandbox_id, folder, _listen())
+        os.makedirs(folder, 0o700, exist_ok=spec.keep_tmp)
+        sandbox = ProcessSandbox(spec.sandbox_id, folder, _listen(), spec.keep_tmp)
         try:
             self._begin(spec, runtime, sandbox, folder)
         except OSError as error:
@@ -141,6 +141,14 @@ class ProcessDriver:
         self._sandboxes[spec.sandbox_id] = sandbox
         sandbox.exited.add_done_callback(lambda _: self._sweep_later(sandbox))
         return sandbox
+
+    def forget(self, sandbox_id: str) -> None:
+        """Nobody will want the temporary folder of this sandbox."""
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is not None:
+            sandbox.keep_tmp = False
+        if sandbox is None or sandbox.is_gone:
+            shutil.rmtree(os.path.join(self._folder, "tmp-" + sandbox_id), ignore_errors=True)
 
     def _begin(self, spec: SandboxSpec, runtime: _Runtime, sandbox: ProcessSandbox, folder: str) -> None:
         """Start the extensions and the runtime of ``spec``. Raises ``OSError``."""

@@ -37,7 +37,7 @@ class ProcessSandbox(ExtensionExits):
 
     listener: socket.socket | None = None  # functions reach the platform where it is
 
-    def __init__(self, sandbox_id: str, folder: str, api_listener: socket.socket) -> None:
+    def __init__(self, sandbox_id: str, folder: str, api_listener: socket.socket, keep_tmp: bool = False) -> None:
         super().__init__()
         self.id = sandbox_id
         self.channel, self._their_channel = socket.socketpair()
@@ -52,6 +52,8 @@ class ProcessSandbox(ExtensionExits):
         self._pidfd = -1
         self._hold_fd = -1
         self._extensions: set[int] = set()  # living
+        self.keep_tmp = keep_tmp
+        self.is_gone = False
         self._folder = folder
         self._frozen = False
         self._peak = 0
@@ -89,7 +91,8 @@ class ProcessSandbox(ExtensionExits):
         os.close(self.logs)
         self.release()
         self._close_listener()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if not self.keep_tmp:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def has_extensions(self) -> bool:
@@ -175,7 +178,9 @@ class ProcessSandbox(ExtensionExits):
         _reap(seen - ours)  # those whose parents died came to us
         self.release()
         self._close_listener()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self.is_gone = True
+        if not self.keep_tmp:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _close_listener(self) -> None:
         if self.api_listener is not None:

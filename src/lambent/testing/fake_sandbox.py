@@ -250,6 +250,7 @@ class FakeDriver:
         self.report = IsolationReport("fake", "tests want no processes")
         self.sandboxes: list[FakeSandbox] = []
         self.failures: list[SandboxFault] = []
+        self.forgotten: list[str] = []  # ids
         self.gate: asyncio.Event | None = None
         self._clock = clock
         self._scripts = {**SCRIPTS, **(scripts or {})}
@@ -265,6 +266,9 @@ class FakeDriver:
             await sandbox.kill()
 
     async def prepare(self, runtime: str) -> None: ...
+
+    def forget(self, sandbox_id: str) -> None:
+        self.forgotten.append(sandbox_id)
 
     async def start(self, spec: SandboxSpec) -> FakeSandbox:
         if self.gate is not None:
