@@ -182,7 +182,7 @@ def test_client_context_is_checked(tmp_path: Path, text: str, message: str):
     play(tmp_path, story)
 
 
-@pytest.mark.parametrize("params", [{"TenantId": "t"}, {"DurableExecutionName": "d"}])
+@pytest.mark.parametrize("params", [{"DurableExecutionName": "d"}])
 def test_what_the_function_is_not_made_for(tmp_path: Path, params: dict[str, str]):
     async def story(house: House, service: LambdaService, door: Door) -> None:
         assert (await refusal(service.invoke(house.call(), {"FunctionName": "f", **params}))).code == "InvalidParameterValueException"

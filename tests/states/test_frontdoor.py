@@ -120,7 +120,7 @@ class TestWarmAndCold:
 
     def test_what_the_runtime_sees(self):
         async def story(house: House) -> None:
-            house.deploy("echo", version="7", timeout_s=5)
+            house.deploy("echo", version="7", timeout_s=5, tenant_isolation=True)
             target = ARN.qualified("7")
             result = await house.call(b"", target=target, client_context='{"a":\n1}', tenant="t1", trace="Root=1-00000001-" + "a" * 24)
             (seen,) = house.sandbox.runtime.invocations
@@ -136,7 +136,7 @@ class TestWarmAndCold:
 
     def test_tenants_never_share_an_environment(self):
         async def story(house: House) -> None:
-            house.deploy("echo")
+            house.deploy("echo", tenant_isolation=True)
             await house.call(tenant="a")
             await house.call(tenant="b")
             await house.call(tenant="a")
