@@ -115,6 +115,7 @@ class FunctionRecord:
             serving=document["serving"],
             tags=document["tags"],
             unzipped=document["unzipped"],
+            attached=document.get("attached", {}),
             aliases={alias["name"]: Alias(**alias) for alias in document.get("aliases", ())},
             last_version=document.get("last_version", 0),
             published=document.get("published", ""),
