@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -242,3 +244,47 @@ def test_an_active_trace_stands_in_the_report(api, make):
     header = answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-trace-id"]
     root, parent = re.search(r"Root=(1-[0-9a-f-]+);Parent=([0-9a-f]{16});Sampled=1", header).groups()
     assert answer["log"].endswith(f"\t\nXRAY TraceId: {root}\tSegmentId: {parent}\tSampled: true\t\n")
+
+
+BOOTSTRAP = """#!/usr/bin/python3 -IS
+import http.client, json, os, struct, time
+
+def record(level, text):
+    data = text.encode()
+    kind = 0xA55A0003 | level << 2
+    os.write(int(os.environ["_LAMBDA_TELEMETRY_LOG_FD"]), struct.pack(">IIQ", kind, len(data), time.time_ns() // 1000) + data)
+
+api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+while True:
+    api.request("GET", "/2018-06-01/runtime/invocation/next")
+    answer = api.getresponse()
+    answer.read()
+    record(2, "low")
+    os.write(1, b"printed\\n")
+    record(5, "high\\nand on")
+    os.system("echo a program was here")
+    api.request("POST", "/2018-06-01/runtime/invocation/" + answer.headers["Lambda-Runtime-Aws-Request-Id"] + "/response", b'"done"')
+    api.getresponse().read()
+"""
+
+
+@pytest.mark.parametrize(("options", "low"), [({}, ["low\n"]), ({"LoggingConfig": {"LogFormat": "JSON"}}, [])], ids=["text", "json"])
+def test_a_custom_runtime_writes_frames(api, messages, options, low):
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        entry = zipfile.ZipInfo("bootstrap")
+        entry.create_system, entry.external_attr = 3, 0o100755 << 16
+        archive.writestr(entry, BOOTSTRAP)
+    name = f"framed-{len(low)}"
+    api.create_function(
+        FunctionName=name, Runtime="provided.al2023", Role=ROLE, Handler="none", Code={"ZipFile": memory.getvalue()}, Timeout=10, **options
+    )
+    try:
+        settle(api, name)
+        assert call(api, name, {})[0] == "done"
+        lines = [
+            line for line in messages(f"/aws/lambda/{name}") if not line.startswith(('{"time"', "START", "END", "REPORT", "INIT_START"))
+        ]
+        assert lines == [*low, "printed\n", "high\nand on\n", "a program was here\n"]
+    finally:
+        api.delete_function(FunctionName=name)

@@ -206,19 +206,75 @@ def test_the_logs_api(server, api, watched):
     request = answer["ResponseMetadata"]["RequestId"]
     events = function.until("platform.report", request)
     report = [each["type"] for each in events].index("platform.report")
-    assert [each["type"] for each in events[: report + 1]] == [
-        "function",
+    assert [each["type"] for each in events[: report + 1] if each["type"] != "function"] == [
         "platform.logsSubscription",
         "platform.extension",
         "platform.start",
-        "function",
         "platform.runtimeDone",
         "platform.end",
         "platform.report",
     ]
-    assert events[0]["record"] == "loading\n"
+    printed = [each["record"] for each in events[: report + 1] if each["type"] == "function"]
+    assert printed == ["loading\n", '{"level": "INFO", "hello": "world"}\n']
     assert set(of_request(events, request)["platform.report"]) == {"requestId", "metrics", "tracing"}
     assert "LOGS\tName: watcher\tState: Subscribed\tTypes: [Platform, Function]\n" in printed_lines(server, function.name)
+
+
+INTERNAL = r"""
+import http.client, json, os, threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+print("before the API is asked for anything")
+heard = []
+
+class Receiver(BaseHTTPRequestHandler):
+    def do_POST(self):
+        heard.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+
+server = HTTPServer(("0.0.0.0", 8081), Receiver)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+
+def ask(method, path, body, headers):
+    api.request(method, path, json.dumps(body), headers)
+    answer = api.getresponse()
+    answer.read()
+    return answer
+
+registered = ask("POST", "/2020-01-01/extension/register", {"events": []}, {"Lambda-Extension-Name": "inner"})
+me = registered.headers["Lambda-Extension-Identifier"]
+wish = {"schemaVersion": "2022-12-13", "types": ["platform", "function"], "buffering": {"timeoutMs": 25},
+        "destination": {"protocol": "HTTP", "URI": "http://sandbox.localdomain:8081"}}
+assert ask("PUT", "/2022-07-01/telemetry", wish, {"Lambda-Extension-Identifier": me}).status == 200
+def wait():
+    other = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    other.request("GET", "/2020-01-01/extension/event/next", headers={"Lambda-Extension-Identifier": me})
+    other.getresponse()
+threading.Thread(target=wait, daemon=True).start()
+
+def handler(event, context):
+    return "".join(json.dumps(each) + "\n" for each in heard)
+"""
+
+
+def test_one_inside_the_runtime_process_hears_of_what_was_before_it(api, make):  # noqa: F811
+    function = Watched(api, make("inside", {"app.py": INTERNAL}))
+    _, answer = call(api, function.name, {"do": "read"})
+    events = function.until("platform.report", answer["ResponseMetadata"]["RequestId"])
+    assert [each["type"] for each in events][:8] == [
+        "platform.initStart",
+        "function",
+        "platform.telemetrySubscription",
+        "platform.initRuntimeDone",
+        "platform.extension",
+        "platform.initReport",
+        "platform.start",
+        "platform.runtimeDone",
+    ]
+    assert events[1]["record"] == "before the API is asked for anything\n"
 
 
 def test_what_extensions_print_stands_in_the_log_and_its_tail(api, watched):
