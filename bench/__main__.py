@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import burst, cold, control, density, extensions, java, node, startup, stream, warm
+from bench import async_, burst, cold, control, density, extensions, java, node, startup, stream, warm
 from bench.rows import QUICK, Plan, Row, render
 from bench.stage import RUNTIME, Stage
 from lambent.testing.local_server import LocalServer
@@ -22,6 +22,7 @@ FAMILIES: dict[str, Callable[[Stage], list[Row]]] = {
     "startup": startup.measure,
     "control": control.measure,
     "stream": stream.measure,
+    "async": async_.measure,
     "extensions": extensions.measure,
     "java": java.measure,
     "node": node.measure,

@@ -32,3 +32,16 @@ def fresh(event, context):
 
     _calls += 1
     return {"calls": _calls, "round": os.environ.get("ROUND"), "boto3": boto3.__version__}
+
+
+_delays = []
+
+
+def delays(event, context):
+    """Notes how long ago ``event["sent"]`` was (wall time); told once, to a call without it."""
+    now = time.time()
+    if "sent" in event:
+        _delays.append(now - event["sent"])
+        return None
+    told, _delays[:] = list(_delays), []
+    return told

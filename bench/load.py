@@ -37,6 +37,7 @@ class Load:
     connections: int = 1
     requests: int = 0
     seconds: float = 0.0
+    kind: str = "RequestResponse"
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,13 @@ def request_bytes(load: Load) -> bytes:
     head = (
         f"POST /2015-03-31/functions/{load.function}/invocations HTTP/1.1\r\nHost: 127.0.0.1:{load.port}\r\n"
         f"Accept-Encoding: identity\r\nContent-Type: application/json\r\nUser-Agent: bench\r\nX-Amz-Date: 20261121T090000Z\r\n"
-        f"Authorization: {_AUTHORIZATION}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Authorization: {_AUTHORIZATION}\r\nContent-Length: {len(body)}\r\n{_kind(load)}\r\n"
     )
     return head.encode() + body
+
+
+def _kind(load: Load) -> str:
+    return "" if load.kind == "RequestResponse" else f"X-Amz-Invocation-Type: {load.kind}\r\n"
 
 
 class AnswerReader:
@@ -91,7 +96,7 @@ class AnswerReader:
         if len(self._buffer) < end + 4 + length:
             return None
         body = self._buffer[end + 4 : end + 4 + length]
-        if not head.startswith(b"http/1.1 200") or b"x-amz-function-error" in head:
+        if not head.startswith((b"http/1.1 200", b"http/1.1 202")) or b"x-amz-function-error" in head:
             raise RuntimeError(f"not a good answer: {self._buffer[:1000]!r}")
         self._buffer = b""
         return body

@@ -19,7 +19,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ import uvloop
 
 from lambent import __version__
 from lambent.api.app import App
+from lambent.api.backup_pages import LOOPBACK, BackupPages, Gate, streams
 from lambent.api.doors import Doors
 from lambent.api.http_server import HttpServer
 from lambent.api.pages import Pages
+from lambent.api.succession import Succession, listening
 from lambent.arn import FunctionArn, parse_function
 from lambent.clock import Clock, SystemClock
 from lambent.control.account import Account
@@ -71,6 +73,7 @@ from lambent.objects.buckets import Buckets
 from lambent.objects.listing import Listing
 from lambent.objects.multipart import Uploads
 from lambent.objects.objects import Objects
+from lambent.objects.records import WITH_SEGMENTS, segments_named
 from lambent.objects.segments import Segments
 from lambent.observe.log_store import LogStore
 from lambent.observe.story import Story
@@ -100,6 +103,9 @@ from lambent.services.table import methods
 from lambent.settings import Credential, Settings
 from lambent.sources.kinds import source_kinds
 from lambent.sources.pollers import Pollers
+from lambent.store.backup import Parts, backup
+from lambent.store.backup_archive import ArchiveReader
+from lambent.store.backup_restore import Staging, finish
 from lambent.store.blobs import FileBlobs
 from lambent.store.contract import Store, StoreUnavailable
 from lambent.store.sqlite import SqliteStore
@@ -110,7 +116,6 @@ log = logging.getLogger("lambent.node")
 
 STOP_SECONDS = 10.0
 PURGE_SECONDS = 3600.0
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Announce = Callable[[Settings, IsolationReport], None]
 
@@ -122,7 +127,7 @@ def serve(settings: Settings, announce: Announce) -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        uvloop.run(Node(settings).run(announce))
+        uvloop.run(Node(settings).run(announce)).execute()
     except (LambentError, OSError) as error:
         print(f"lambent: {error}", file=sys.stderr)
         return 1
@@ -137,21 +142,25 @@ class Node:
         self.settings = replace(settings, credentials=(*settings.credentials, internal)) if settings.auth == "signature" else settings
         self._internal = internal
         self.clock = SystemClock()
+        self._started_at = self.clock.now()
         self.story = Story()
         self.data_dir = Path(settings.data_dir).absolute()
         self.code_root = self.data_dir / "code"
         self._closers = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, announce: Announce) -> None:
+    async def run(self, announce: Announce) -> Succession:
         """Start, serve until told to stop, stop."""
-        stop = asyncio.Event()
+        self.succession = Succession(self.clock)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, self.succession.end)
+        with listening(self.settings.host, self.settings.port) as sock:
+            await self._run(sock, announce)
+        return self.succession
+
+    async def _run(self, sock: socket.socket, announce: Announce) -> None:
         async with self._closers:
-            sock = _bind(self.settings.host, self.settings.port)
-            self._closers.callback(sock.close)
             await self._start(sock)
             gc.collect()
             gc.freeze()
@@ -159,10 +168,12 @@ class Node:
             self.create_task(self._purge())
             self.create_task(self._sweep_objects())
             announce(self.settings, self.driver.report)
-            await stop.wait()
+            await self.succession.wait()
+        await self.succession.leave(self.http, sock)
 
     async def _start(self, sock: socket.socket) -> None:
         """From the ground up; whatever is opened closes in the opposite order."""
+        await asyncio.to_thread(finish, self.data_dir, self.settings.database)
         self.code_root.mkdir(parents=True, exist_ok=True)
         await self._open_ground()
         await self._open_sandboxes()
@@ -175,16 +186,18 @@ class Node:
         self.debug_ports = DebugPorts(self.pools.newest, self.clock)
         self._closers.push_async_callback(self.debug_ports.close)
         settings = self.settings
-        own = settings.auth == "any" and settings.host in _LOOPBACK
+        own = settings.auth == "any" and settings.host in LOOPBACK
         debug = self._debug if own else None
-        pages = Pages(self._health, self._environments, self._tell, self.code.download, debug, self._events, self._redrive)
+        authenticator = Authenticator(settings, self.clock)
+        backups = BackupPages(Gate(settings, authenticator, self._internal.access_key), self._save, self._restore)
+        pages = Pages(self._health, self._environments, self._tell, self.code.download, debug, self._events, self._redrive, backups)
         host = f"{settings.host}:{settings.port}"
         operations = limit_rates(methods(self._services()), settings.limits, self.clock)
-        self.http.handle = App(Gateway(), Authenticator(settings, self.clock), operations, pages, host).handle
-        self.http.streams = is_s3
+        self.http.handle = App(Gateway(), authenticator, operations, pages, host).handle
+        self.http.streams = lambda request: is_s3(request) or streams(request)
         await self.http.listen(sock)
         self.provisioned.begin()
-        self._closers.push_async_callback(self.http.close, STOP_SECONDS)
+        self._closers.push_async_callback(self.succession.close_door, self.http, STOP_SECONDS)
 
     async def _open_ground(self) -> None:
         self.store = _open_store(self.settings, self.data_dir, self.clock)
@@ -408,6 +421,7 @@ class Node:
             "status": "ok",
             "version": __version__,
             "dataDir": str(self.data_dir),
+            "startedAt": self._started_at,
             "isolation": {
                 "driver": report.driver,
                 "reason": report.reason,
@@ -415,6 +429,20 @@ class Node:
                 "missing": list(report.missing),
             },
         }
+
+    def _save(self) -> AsyncGenerator[bytes, None]:
+        async def logs() -> Path:
+            await self.logs.flush()
+            return self.data_dir / "logs" / "logs.sqlite"
+
+        parts = Parts(self.store, self.blobs, self.segments, segments_named, WITH_SEGMENTS, logs)
+        return backup(parts, {"lambent": __version__, "taken": self.clock.now()})
+
+    async def _restore(self, archive: ArchiveReader) -> dict[str, Any]:
+        staging = Staging(self.data_dir, self.settings.database, self.clock)
+        contents = await staging.take(archive)
+        self.succession.begin(self.http, staging)
+        return contents
 
     def _environments(self) -> list[dict[str, Any]]:
         now = self.clock.now()
@@ -461,15 +489,3 @@ def _open_store(settings: Settings, data_dir: Path, clock: Clock) -> Store:
     except ImportError as error:
         raise StoreUnavailable(f"a PostgreSQL database needs psycopg: pip install 'lambent[postgres]' ({error})") from error
     return PostgresStore(settings.database, clock)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return sock

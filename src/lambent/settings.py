@@ -106,7 +106,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """Where the code of functions is read from if not from the object store in the box. Without a key boto3 looks for credentials itself."""
+    """Where the code of functions is read from if not from the object store in the box. Without a key boto3 finds credentials itself."""
 
     endpoint: str = ""
     access_key: str = ""

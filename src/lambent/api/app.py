@@ -105,7 +105,7 @@ class App:
     async def _serve_pages(self, exchange: Exchange) -> HttpResponse | None:
         if not exchange.request.path.startswith("/_lambent/"):
             return None
-        return await self._pages.serve(exchange.request)
+        return await self._pages.serve(exchange.request, exchange.source_ip)
 
     async def _identify(self, exchange: Exchange) -> None:
         identity = self._authenticator.identify(exchange.request)

@@ -47,6 +47,7 @@ BODY_SECONDS = 60.0
 IDLE_SECONDS = 75.0
 LINGER_SECONDS, LINGER_BYTES = 5.0, 4 * 2**20
 AHEAD = 16
+INSIDE = "sandbox"  # the source address of what comes through a sandbox's door
 
 Handle = Callable[[HttpRequest, str], Coroutine[Any, Any, HttpResponse]]
 """``(request, source ip)`` -> the answer. Raises nothing."""
@@ -78,8 +79,9 @@ class _Eager:
 class Connection(asyncio.Protocol):
     """One client. Timers are one per connection: ``_due`` moves with every event, the timer looks at it when it fires."""
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: HttpServer, inside: bool = False) -> None:
         self._server = server
+        self._inside = inside
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._source_ip = ""
@@ -103,7 +105,7 @@ class Connection(asyncio.Protocol):
         transport = cast("asyncio.Transport", transport)  # uvloop's transports are none of asyncio's classes
         self._transport = transport
         peer = transport.get_extra_info("peername")
-        self._source_ip = peer[0] if isinstance(peer, tuple) and peer else ""
+        self._source_ip = INSIDE if self._inside else peer[0] if isinstance(peer, tuple) and peer else ""
         self._server.connections.add(self)
         self._due = self._server.clock.monotonic() + HEAD_SECONDS
         self._watch = self._server.clock.call_later(LINGER_SECONDS, self._look)
@@ -428,7 +430,7 @@ class HttpServer:
 
     async def adopt(self, connection: socket.socket) -> None:
         """Serve one connection that somebody else accepted (from a sandbox's door)."""
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(self), connection)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(self, inside=True), connection)
 
     def run(self, coroutine: Coroutine[Any, Any, HttpResponse], done: Callable[[HttpResponse], None]) -> None:
         """Run a request as a task."""

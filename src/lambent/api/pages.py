@@ -8,6 +8,7 @@
 | POST /_lambent/events/NAME?id=ID | gives its dead events another chance: those of the ids, or all; answers with their number |
 | GET /_lambent/story/ID | what happened to an environment, an invocation or a function, and what caused it |
 | POST /_lambent/debug/NAME?inside=PORT&port=PORT | 200 and the port here that leads into the function's newest environment |
+| GET /_lambent/backup, PUT /_lambent/restore | the whole state leaves, or comes (``backup_pages.py``) |
 | GET /_lambent/code/SHA256?expires=…&token=… | a function's zip, under a URL that GetFunction gave (``Code.Location``) |
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from lambent.api.backup_pages import BackupPages
 from lambent.errors import ClientFault
 from lambent.wire.http import HttpRequest, HttpResponse
 
@@ -38,6 +40,7 @@ class Pages:
         debug: Callable[[str, int, int], Awaitable[int]] | None = None,
         events: Callable[[str], Awaitable[dict[str, Any]]] | None = None,
         redrive: Callable[[str, list[str]], Awaitable[int]] | None = None,
+        backups: BackupPages | None = None,
     ) -> None:
         self._health = health
         self._environments = environments
@@ -46,9 +49,12 @@ class Pages:
         self._debug = debug
         self._events = events
         self._redrive = redrive
+        self._backups = backups
 
-    async def serve(self, request: HttpRequest) -> HttpResponse:
+    async def serve(self, request: HttpRequest, source_ip: str = "") -> HttpResponse:
         """Answer a request whose path starts with ``/_lambent/``. Raises ``ClientFault``."""
+        if self._backups is not None and (answer := await self._backups.serve(request, source_ip)) is not None:
+            return answer
         page, _, rest = unquote(request.path.removeprefix("/_lambent/")).partition("/")
         if page == "debug" and rest and request.method == "POST":
             return await self._open_debug_port(rest, request)

@@ -56,7 +56,7 @@ def plain_errors(endpoint: str) -> Iterator[None]:
         reason = configuration.get("StateReason") or configuration.get("LastUpdateStatusReason") or str(error)
         raise Trouble(f"the function did not become ready: {reason}") from error
     except (ConnectionError, HTTPClientError) as error:
-        raise Trouble(f"{_unreachable(endpoint)} ({error})") from error
+        raise Trouble(f"{unreachable(endpoint)} ({error})") from error
     except BotoCoreError as error:
         raise Trouble(" ".join(str(error).split())) from error
 
@@ -78,18 +78,20 @@ def _speak(endpoint: str, path: str, method: str, headers: dict[str, str]) -> An
             return json.load(answer)
     except urllib.error.HTTPError as error:
         body = error.read().decode(errors="replace")
-        raise Trouble(_message(body) or f"{endpoint} answered {error.code} to /_lambent/{path}") from error
+        raise Trouble(message_of(body) or f"{endpoint} answered {error.code} to /_lambent/{path}") from error
     except json.JSONDecodeError as error:
         raise Trouble(f"{endpoint} is not a Lambent server") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Trouble(_unreachable(endpoint)) from error
+        raise Trouble(unreachable(endpoint)) from error
 
 
-def _unreachable(endpoint: str) -> str:
+def unreachable(endpoint: str) -> str:
+    """What to tell about a server that is not there."""
     return f"cannot reach a server at {endpoint}: start one with `lambent up`, or name another with --endpoint"
 
 
-def _message(body: str) -> str:
+def message_of(body: str) -> str:
+    """The server's own message in an error document; ``""`` without one."""
     try:
         document = json.loads(body)
     except ValueError:

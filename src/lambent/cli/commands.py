@@ -11,7 +11,7 @@ import click
 import typer
 
 from lambent import __version__
-from lambent.cli import deploy, dev, doctor, environments, events, functions, invoke, logs
+from lambent.cli import backup, deploy, dev, doctor, environments, events, functions, invoke, logs, restore
 from lambent.cli.screen import Trouble, remark
 
 app = typer.Typer(
@@ -46,6 +46,8 @@ app.command("logs")(logs.logs)
 app.command("functions")(functions.functions)
 app.command("delete")(functions.delete)
 app.command("events")(events.events)
+app.command("backup")(backup.backup)
+app.command("restore")(restore.restore)
 app.command("ps")(environments.ps)
 app.command("story")(environments.story)
 app.command("doctor")(doctor.doctor)

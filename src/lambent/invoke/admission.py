@@ -119,6 +119,13 @@ class Own:
         share = self.provisioned.get(version)
         return self.base if share is None or share.in_flight >= share.limit else share
 
+    def full(self) -> bool:
+        """All that is reserved runs: the shares alone could let more in while one has more than its limit, after a change."""
+        reserved = self.claim.reserved
+        if reserved is None or not self.provisioned:
+            return False
+        return self.base.in_flight + sum(share.in_flight for share in self.provisioned.values()) >= reserved
+
 
 class Scope:
     """One account in one Region."""
@@ -159,6 +166,8 @@ class LocalAssigner:
         share = scope.unreserved
         if scope.owns and (own := scope.owns.get(arn.name)) is not None:
             share = own.place(version.version)
+            if own.full():
+                raise throttled(own.base.reason)
         if share.in_flight >= share.limit or (scope.in_flight >= scope.limit and share is scope.unreserved):
             raise throttled(share.reason)
         if rated and share.bucket is not None and self._clock is not None and not share.bucket.take(self._clock.monotonic()):

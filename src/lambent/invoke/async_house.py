@@ -7,7 +7,18 @@ from typing import Any
 
 from lambent.arn import FunctionArn
 from lambent.clock import Clock
-from lambent.invoke.async_event import DEAD, DELIVERIES, EVENTS, AsyncEvent, DeadLetter, Delivery, decode_dead, decode_delivery, decode_event, lane_of
+from lambent.invoke.async_event import (
+    DEAD,
+    DELIVERIES,
+    EVENTS,
+    AsyncEvent,
+    DeadLetter,
+    Delivery,
+    decode_dead,
+    decode_delivery,
+    decode_event,
+    lane_of,
+)
 from lambent.invoke.async_queue import AsyncQueue, Door, Functions
 from lambent.invoke.destination_record import timestamp
 from lambent.invoke.destinations import Deliveries

@@ -105,8 +105,8 @@ class AsyncQueue:
         traced = trace.complete(call.trace, now)
         cause = "" if call.cause == call.request_id else call.cause
         event = AsyncEvent(call.request_id, call.target, call.payload, now, traced, cause, call.tenant)
+        self._story.record(call.request_id, "event received", call.cause, call.target.name, now)
         await self.lanes.put(lane_of(call.target), event.encode(), event)
-        self._story.record(call.request_id, "event accepted", call.cause, call.target.name, now)
         return traced
 
     # -- one try ---------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,9 @@ Leases last until they are given up: one process holds a store, so at its start 
 with what that one left. A run ends in one commit: the message is acknowledged and whatever follows of it is enqueued. Through outages of
 the store that commit is repeated, after a look whether it had not come through after all.
 
+Acceptance goes first: somebody waits for it, and nobody for a run. While messages come in at a rate that takes most of what the loop can
+do, nothing starts in memory and the pump takes small steps with pauses; the backlog runs when the rush is over, or slowly during it.
+
 In flight are at most so many runs and so many bytes, overall and of one lane. How many of one lane adapts: a run that was refused halves
 the number and lets the lane rest, runs that are not slower for company let it grow.
 """
@@ -38,6 +41,10 @@ _BROKEN_S = 60.0  # a run that broke off by a fault of ours is tried again after
 _RECONCILE_S = 1.0
 _EVENT_MOST = 1_048_576
 _IDLE_LANES = 10_000
+_RUSH = 1_500.0  # puts a second that leave the loop little room for anything else
+_WINDOW_S = 0.02
+_RUSH_BATCH = 8
+_RUSH_PAUSE_S = 0.02
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Point = Callable[[str], None]
@@ -129,6 +136,9 @@ class Lanes:
         self._pumping = False
         self._runs = 0
         self._idle: asyncio.Event | None = None
+        self._puts = 0  # since
+        self._window = 0.0  # monotonic
+        self._rush = False
         self.closing = False
 
     async def start(self) -> None:
@@ -160,6 +170,7 @@ class Lanes:
         await accepted
 
     async def _put(self, lane: Lane, body: bytes, item: Any, accepted: asyncio.Future[None]) -> None:
+        self._count_put()
         starts = self._admits(lane, len(body))
         if starts:
             self._take(lane, len(body))
@@ -180,6 +191,17 @@ class Lanes:
             await self._run(Held(lane, leased_receipt(position), body, item))
         else:
             self._has_work(lane)
+
+    def _count_put(self) -> None:
+        self._puts += 1
+        now = self._clock.monotonic()
+        if (passed := now - self._window) >= _WINDOW_S:
+            self._rush = self._puts > _RUSH * passed
+            self._puts, self._window = 0, now
+
+    def _is_rushed(self) -> bool:
+        """Whether messages come in so fast that runs should wait."""
+        return self._rush and self._clock.monotonic() - self._window < 2 * _WINDOW_S
 
     def expect(self, name: str, at: float = 0.0) -> None:
         """Somebody has enqueued in lane ``name`` what is to be had from wall time ``at``."""
@@ -262,7 +284,7 @@ class Lanes:
 
     def _admits(self, lane: Lane, size: int) -> bool:
         """Whether a message may start at once, past the store's order: only where nothing waits."""
-        if lane.backlog or lane.leasing or self.closing or lane.rest_until > self._clock.monotonic():
+        if lane.backlog or lane.leasing or self.closing or self._is_rushed() or lane.rest_until > self._clock.monotonic():
             return False
         return self._room(lane) > 0 and (not lane.size or lane.size + size <= self._settings.in_flight_bytes // 2)
 
@@ -313,7 +335,11 @@ class Lanes:
         """One round after the other, a few messages of each lane in turn, until there is nothing to be had or no room."""
         try:
             while not self.closing and (lane := self._next()) is not None:
-                await self._fill(lane)
+                if self._is_rushed():
+                    await self._clock.sleep(_RUSH_PAUSE_S)
+                    await self._fill(lane, _RUSH_BATCH)
+                else:
+                    await self._fill(lane, _BATCH)
         finally:
             self._pumping = False
 
@@ -331,9 +357,9 @@ class Lanes:
                 return lane
         return None
 
-    async def _fill(self, lane: Lane) -> None:
+    async def _fill(self, lane: Lane, most: int) -> None:
         share = max(1, (self._settings.in_flight - self._in_flight) // len(self._turns))
-        want = min(self._room(lane), share, _BATCH)
+        want = max(1, min(self._room(lane), share, most))
         self._turns.remove(lane)
         lane.backlog = False  # whatever is put from here on says so again
         lane.leasing += want

@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lambent.objects.segments import Segment
 
 BUCKET, OBJECT, VERSION, UPLOAD, PART = "s3-bucket", "s3-object", "s3-version", "s3-upload", "s3-part"
+WITH_SEGMENTS = frozenset({OBJECT, VERSION, PART})
 NULL = "null"  # the version id of what was put while the bucket kept no versions
 _LAST = (1 << 64) - 1
 
@@ -110,6 +111,12 @@ class Part:
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Part:
         return Part(**{**document, "segment": Segment(*document["segment"])})
+
+
+def segments_named(kind: str, document: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the segments that a document of ``kind`` holds."""
+    for name, _ in [document["segment"]] if kind == PART else document["segments"]:
+        yield name
 
 
 def object_key(bucket: str, key: str) -> str:

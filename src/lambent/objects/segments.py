@@ -75,6 +75,7 @@ class Segments:
         self._readers: Counter[str] = Counter()
         self._doomed: set[str] = set()
         self._found: list[str] = []
+        self._holders = 0
         self._closed = False
 
     async def open(self) -> None:
@@ -130,6 +131,20 @@ class Segments:
             yield
         finally:
             self.let_go(names)
+
+    @contextlib.contextmanager
+    def holding_all(self) -> Iterator[None]:
+        """Keep every segment that is named by a document now; for backups."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            self._remove(list(self._doomed))
+
+    def open_file(self, name: str) -> IO[bytes]:
+        """A segment's file, for reading. Blocks. Raises ``FileNotFoundError``."""
+        return self._path(name).open("rb")
 
     def hold(self, names: Iterable[str]) -> None:
         self._readers.update(names)
@@ -201,7 +216,7 @@ class Segments:
 
     def _remove(self, names: list[str]) -> None:
         """Of ``names`` those that are doomed and not read."""
-        free = [name for name in names if name in self._doomed and name not in self._readers]
+        free = [name for name in names if name in self._doomed and name not in self._readers and not self._holders]
         self._doomed.difference_update(free)
         if free and not self._closed:
             self._threads.submit(self._unlink, free)

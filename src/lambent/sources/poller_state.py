@@ -84,7 +84,7 @@ class _Batch:
     until: float
     visibility: float
     attempt: int = 0
-    held_since: float = 0.0
+    held_since: float | None = None
     retry_at: float | None = None  # None: it runs
 
 
@@ -216,7 +216,7 @@ class PollerMachine:
 
     def _hold(self, number: int, at: float) -> None:
         batch = self.batches[number]
-        batch.held_since = batch.held_since or at
+        batch.held_since = at if batch.held_since is None else batch.held_since
         if at - batch.held_since > HOLD_MOST:
             self._told.append(Tell("given up", f"batch {number}: held for {HOLD_MOST:.0f} s"))
             self._let_go_behind(self._end(number).records)

@@ -13,13 +13,15 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import IO
 
 from lambent.store.connection import sync_directory, unavailable
 from lambent.store.contract import StoreUnavailable
 
 _ADDRESS = re.compile(r"[0-9a-f]{64}")
+_HELD = "held-"
 _FAN = re.compile(r"[0-9a-f]{2}")
 
 
@@ -29,6 +31,7 @@ class FileBlobs:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._temporary = directory / "tmp"
+        self._holders = 0
 
     async def open(self) -> None:
         """Make the folder, and clear away what a killed process left half-written."""
@@ -50,6 +53,25 @@ class FileBlobs:
         for fan in await asyncio.to_thread(self._list, self._directory, _FAN):
             for address in await asyncio.to_thread(self._list, self._directory / fan, _ADDRESS):
                 yield address
+
+    @contextlib.contextmanager
+    def holding_all(self) -> Iterator[None]:
+        """Until the last holder leaves, what is deleted can still be opened. A killed process leaves nothing of it behind."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                for path in self._temporary.glob(f"{_HELD}*"):
+                    path.unlink(missing_ok=True)
+
+    def open_file(self, address: str) -> IO[bytes]:
+        """The blob's file, for reading, also where it was deleted while somebody holds all. Blocks. Raises ``FileNotFoundError``."""
+        try:
+            return self._path(address).open("rb")
+        except FileNotFoundError:
+            return (self._temporary / (_HELD + address)).open("rb")
 
     def _path(self, address: str) -> Path:
         return self._directory / address[:2] / address
@@ -102,7 +124,10 @@ class FileBlobs:
     def _delete(self, address: str) -> None:
         path = self._path(address)
         with unavailable(path), contextlib.suppress(FileNotFoundError):
-            path.unlink()
+            if self._holders:
+                path.rename(self._temporary / (_HELD + address))
+            else:
+                path.unlink()
             sync_directory(path.parent)
 
     def _list(self, folder: Path, pattern: re.Pattern[str]) -> list[str]:

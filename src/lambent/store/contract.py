@@ -12,11 +12,12 @@ expectation fails its own call and none of its neighbours in the group.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lambent.errors import LambentError
+from lambent.store.export import Kept
 
 Document = dict[str, Any]
 
@@ -221,6 +222,15 @@ class Store(Protocol):
 
     async def queues(self, prefix: str = "") -> list[str]:
         """Names of the queues that hold messages, in byte order."""
+        ...
+
+    def snapshot(self) -> AsyncGenerator[list[Kept], None]:
+        """All that the store holds (``store/export.py``) as of the moment at which the first batch is asked for; nobody waits meanwhile.
+        Raises ``StoreUnavailable``."""
+        ...
+
+    async def load(self, rows: Sequence[Kept]) -> None:
+        """Put rows of a snapshot, batch after batch, into a store that held nothing. After an error the store is of no use."""
         ...
 
 

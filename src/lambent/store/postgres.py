@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -17,8 +17,10 @@ from typing import TypeVar
 import psycopg
 
 from lambent.clock import Clock
+from lambent.store import export_postgres
 from lambent.store import postgres_tables as tables
 from lambent.store.contract import Counts, Entry, Message, Mutation, Peek, Record, StoreUnavailable
+from lambent.store.export import Kept, take
 from lambent.store.group_commit import GroupCommit
 from lambent.store.postgres_engine import Calls, PostgresEngine, connect, lock, migrate
 from lambent.store.postgres_tables import Connection
@@ -99,6 +101,23 @@ class PostgresStore:
 
     async def queues(self, prefix: str = "") -> list[str]:
         return await self._ask(lambda connection: tables.queues(connection, prefix))
+
+    async def snapshot(self) -> AsyncGenerator[list[Kept], None]:
+        if self._readers is None:
+            raise StoreUnavailable("the store is not open")
+        try:
+            connection = await asyncio.to_thread(connect, self._dsn, self._schema)
+            try:
+                rows = export_postgres.everything(connection)
+                while batch := await asyncio.to_thread(take, rows):
+                    yield batch
+            finally:
+                await asyncio.to_thread(connection.close)
+        except psycopg.Error as error:
+            raise StoreUnavailable(f"PostgreSQL: {str(error).strip()}") from error
+
+    async def load(self, rows: Sequence[Kept]) -> None:
+        await self._writer.submit(partial(export_postgres.load, rows))
 
     async def _ask(self, question: Callable[[Connection], T]) -> T:
         readers = self._readers

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from lambent.clock import Clock
+from lambent.store import export_sqlite
 from lambent.store import mutations as tables
 from lambent.store.connection import connect, sync_directory, unavailable
 from lambent.store.contract import Counts, Entry, Message, Mutation, Peek, Record, StoreUnavailable
+from lambent.store.export import Kept, take
 from lambent.store.file_lock import FileLock
 from lambent.store.group_commit import GroupCommit
 from lambent.store.schema import migrate
@@ -106,6 +108,21 @@ class SqliteStore:
 
     async def queues(self, prefix: str = "") -> list[str]:
         return await self._ask(lambda connection: tables.queues(connection, prefix))
+
+    async def snapshot(self) -> AsyncGenerator[list[Kept], None]:
+        if self._reader is None:
+            raise StoreUnavailable(f"{self._path} is not open")
+        with unavailable(self._path):
+            connection = await asyncio.to_thread(connect, self._path, "FULL", read_only=True)
+            try:
+                rows = export_sqlite.everything(connection)
+                while batch := await asyncio.to_thread(take, rows):
+                    yield batch
+            finally:
+                await asyncio.to_thread(connection.close)
+
+    async def load(self, rows: Sequence[Kept]) -> None:
+        await self._writer.submit(partial(export_sqlite.load, rows))
 
     async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         reader, readers = self._reader, self._readers

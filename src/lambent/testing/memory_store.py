@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from lambent.clock import Clock
@@ -26,6 +26,7 @@ from lambent.store.contract import (
     StoreConflict,
     StoreUnavailable,
 )
+from lambent.store.export import Kept, KeptDocument, KeptEntry, KeptMessage, KeptPosition, KeptTopic, take
 
 
 @dataclass(slots=True)
@@ -181,6 +182,44 @@ class MemoryStore:
     async def depth(self, queue: str) -> int:
         self._check()
         return len(self._queues.get(queue, {}))
+
+    async def snapshot(self) -> AsyncGenerator[list[Kept], None]:
+        self._check()
+        rows = iter(self._everything())
+        while batch := take(rows):
+            yield batch
+
+    def _everything(self) -> list[Kept]:
+        rows: list[Kept] = []
+        for kind, documents in sorted(self._documents.items()):
+            rows += [KeptDocument(kind, key, revision, text) for key, (text, revision) in sorted(documents.items())]
+        rows += [KeptTopic(name, topic.head) for name, topic in self._topics.items()]
+        rows += [KeptEntry(name, position, body) for name, topic in self._topics.items() for position, body in topic.entries.items()]
+        for queue, messages in self._queues.items():
+            rows += [
+                KeptMessage(
+                    *(each.position, queue, each.body, each.enqueued_at, each.visible_at, each.since),
+                    *(each.attempt, each.lease, each.group, each.first_leased),
+                )
+                for each in messages.values()
+            ]
+        return [*rows, KeptPosition(self._position)] if self._position else rows
+
+    async def load(self, rows: Sequence[Kept]) -> None:
+        self._check()
+        for row in rows:
+            match row:
+                case KeptDocument(kind, key, revision, text):
+                    self._documents.setdefault(kind, {})[key] = (text, revision)
+                case KeptTopic(name, head):
+                    self._topics.setdefault(name, _Topic()).head = head
+                case KeptEntry(name, position, body):
+                    self._topics.setdefault(name, _Topic()).entries[position] = body
+                case KeptMessage(position, queue, body, enqueued_at, visible_at, since, attempt, lease, group, first):
+                    held = _Held(position, body, enqueued_at, visible_at, since, attempt, lease, group, first)
+                    self._queues.setdefault(queue, {})[position] = held
+                case KeptPosition(last):
+                    self._position = last
 
     def _check(self) -> None:
         if not self._open:

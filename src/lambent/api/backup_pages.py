@@ -1,0 +1,122 @@
+"""``GET /_lambent/backup`` and ``PUT /_lambent/restore``: the whole state leaves the server, or comes.
+
+Who has a backup has everything: code, variables of functions, messages. So these pages answer only
+
+- with ``auth = "signature"``, whoever signs with a configured credential; the credential that functions get is none of those;
+- otherwise, on a server that listens on a loopback address, requests that name such an address as their host and carry the header
+  ``x-lambent-admin``: no web page that a browser on this machine has open can send them;
+- in no case a request that comes out of a sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from lambent.api.http_server import INSIDE
+from lambent.errors import ClientFault
+from lambent.iam.credentials import Authenticator
+from lambent.settings import Settings
+from lambent.store.backup_archive import ArchiveReader, BadArchive
+from lambent.store.schema import SchemaTooNew
+from lambent.wire.http import HttpRequest, HttpResponse
+
+BACKUP, RESTORE = "/_lambent/backup", "/_lambent/restore"
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_HOST = re.compile(r"\[?([^\]]*?)\]?(:\d+)?")
+
+
+class Gate:
+    """Who may. ``internal_key`` is the access key of functions."""
+
+    def __init__(self, settings: Settings, authenticator: Authenticator, internal_key: str) -> None:
+        self._settings = settings
+        self._authenticator = authenticator
+        self._internal_key = internal_key
+
+    def require(self, request: HttpRequest, source_ip: str) -> None:
+        """Raises ``ClientFault``."""
+        if source_ip == INSIDE:
+            raise _denied("Functions may not.")
+        if self._settings.auth == "signature":
+            if self._authenticator.identify(request).access_key == self._internal_key:
+                raise _denied("Functions may not.")
+            return
+        if self._settings.host not in LOOPBACK:
+            raise _denied('On a server that others can reach it needs auth = "signature".')
+        host = _HOST.fullmatch(request.headers.get("host", ""))
+        if "x-lambent-admin" not in request.headers or host is None or host[1] not in LOOPBACK:
+            raise _denied("Use `lambent backup` and `lambent restore`, or send the header x-lambent-admin to 127.0.0.1.")
+
+
+class BackupPages:
+    """``save`` makes the archive; ``restore`` takes one in, and has begun to replace the state when it returns what the archive holds."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        save: Callable[[], AsyncGenerator[bytes, None]],
+        restore: Callable[[ArchiveReader], Awaitable[dict[str, Any]]],
+    ) -> None:
+        self._gate = gate
+        self._save = save
+        self._restore = restore
+        self._restoring = False
+
+    async def serve(self, request: HttpRequest, source_ip: str) -> HttpResponse | None:
+        """``None`` where the request is for another page. Raises ``ClientFault``."""
+        if request.path == BACKUP and request.method == "GET":
+            self._gate.require(request, source_ip)
+            return HttpResponse(200, [("content-type", "application/x-tar")], _Stream(self._save()))
+        if request.path == RESTORE and request.method == "PUT":
+            self._gate.require(request, source_ip)
+            return await self._take(request)
+        return None
+
+    async def _take(self, request: HttpRequest) -> HttpResponse:
+        if request.stream is None:
+            raise ClientFault("InvalidParameterValueException", 400, "The backup is missing.")
+        if self._restoring:
+            raise ClientFault("ResourceConflictException", 409, "A restore is under way.")
+        self._restoring = True
+        try:
+            contents = await self._restore(ArchiveReader(request.stream))
+        except (BadArchive, SchemaTooNew) as error:
+            self._restoring = False
+            raise ClientFault("InvalidParameterValueException", 400, f"{error}; nothing has been changed") from error
+        except BaseException:
+            self._restoring = False
+            raise
+        return HttpResponse(200, [("content-type", "application/json")], json.dumps(contents).encode())
+
+
+class _Stream:
+    """A generator as the body of an answer, closed when nobody reads on."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._pieces = pieces
+        self._closing: asyncio.Task[None] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    def __anext__(self) -> Awaitable[bytes]:
+        return anext(self._pieces)
+
+    def close(self) -> None:
+        async def end() -> None:
+            await self._pieces.aclose()
+
+        self._closing = asyncio.get_running_loop().create_task(end())
+
+
+def streams(request: HttpRequest) -> bool:
+    """Whether the body of a request is read as it comes."""
+    return request.path == RESTORE
+
+
+def _denied(why: str) -> ClientFault:
+    return ClientFault("AccessDeniedException", 403, f"Backing up and restoring is for the owner of the server. {why}")
