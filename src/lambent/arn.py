@@ -62,3 +62,13 @@ def parse_function(text: str, region: str, account: str) -> FunctionArn | None:
         match["qualifier"],
         match["partition"] or "aws",
     )
+
+
+_DIRECTIONS = {"north": "n", "south": "s", "east": "e", "west": "w", "central": "c", "gov": "g", "iso": "i", "isob": "ib"}
+
+
+def zone_id(region: str) -> str:
+    """The id of the first availability zone of a Region: ``use1-az1`` for ``us-east-1``, ``apse2-az1`` for ``ap-southeast-2``."""
+    area, *middle, number = region.split("-") if region.count("-") >= 2 else (region, "")
+    words = re.findall("north|south|east|west|central|gov|isob|iso", "-".join(middle))
+    return f"{area}{''.join(_DIRECTIONS[word] for word in words)}{number}-az1"

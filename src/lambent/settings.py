@@ -151,6 +151,7 @@ class Settings:
     auth: str = "any"  # any | signature
     account: str = "000000000000"
     region: str = "us-east-1"
+    zone: str = ""  # id of the availability zone that functions are told, "use1-az4"; by default the first one of their Region
     database: str = ""  # "postgresql://..." keeps the state there; by default it lies in the data directory
     credentials: tuple[Credential, ...] = ()
     limits: Limits = field(default_factory=Limits)

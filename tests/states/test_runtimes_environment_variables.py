@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambent.arn import FunctionArn
+from lambent.arn import FunctionArn, zone_id
 from lambent.function_version import FunctionVersion
 from lambent.runtimes.environment_variables import RESERVED, Places, RoleCredentials, environment_variables, reserved
 
@@ -105,3 +106,24 @@ def test_what_a_runtime_adds_a_function_may_override():
     assert (environment["NODE_PATH"], environment["_HANDLER"], "PYTHONPATH" in environment) == (defaults["NODE_PATH"], "app.handler", False)
     mine = environment_variables(version("nodejs22.x", NODE_PATH="/mine"), STREAM, defaults=defaults)
     assert mine["NODE_PATH"] == "/mine"
+
+
+def test_metadata_is_told_of_where_there_is_a_token():
+    told = environment_variables(version(), STREAM, metadata_token="secret", places=Places(runtime_api="127.0.0.1:7"))
+    assert told["AWS_LAMBDA_METADATA_API"] == "127.0.0.1:7"
+    assert told["AWS_LAMBDA_METADATA_TOKEN"] == "secret"
+    assert "AWS_LAMBDA_METADATA_API" not in environment_variables(version(AWS_LAMBDA_METADATA_API="mine"), STREAM)
+
+
+@pytest.mark.parametrize(
+    ("region", "zone"),
+    [
+        ("us-east-1", "use1-az1"),
+        ("eu-central-1", "euc1-az1"),
+        ("ap-southeast-2", "apse2-az1"),
+        ("us-gov-west-1", "usgw1-az1"),
+        ("mars", "mars-az1"),
+    ],
+)
+def test_the_first_zone_of_a_region(region: str, zone: str):
+    assert zone_id(region) == zone

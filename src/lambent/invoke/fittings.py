@@ -13,6 +13,7 @@ from lambent.clock import Clock
 from lambent.function_version import ON_DEMAND, FunctionVersion
 from lambent.observe.log_sink import LogSink
 from lambent.runtime_api.events import Identity, Listener, RuntimeApi
+from lambent.runtime_api.extension_routes import Facilities
 from lambent.sandbox.driver import SandboxDriver, SandboxSpec
 
 PROVISIONED_INIT_SECONDS = 130.0
@@ -26,9 +27,10 @@ RuntimeVersionOf = Callable[[FunctionVersion], tuple[str, str]]
 OpenSocket = Callable[[], Awaitable[socket.socket]]
 """A fresh socket inside the network of a sandbox."""
 
-OpenApi = Callable[[socket.socket, Identity, Listener, Clock, int, Sequence[str], OpenSocket | None], RuntimeApi]
+OpenApi = Callable[[socket.socket, Identity, Listener, Clock, int, Sequence[str], OpenSocket | None, Facilities], RuntimeApi]
 """Makes the three APIs of one sandbox, on a socket that listens there: who they answer for, who hears of it, the clock, the cap of a
-buffered response, the names of external extensions, and how to open a socket inside. Closes the listening socket when it is closed."""
+buffered response, the names of external extensions, how to open a socket inside, and what else is served. Closes the listening socket
+when it is closed."""
 
 
 class StoryRecorder(Protocol):
@@ -52,6 +54,7 @@ class Fittings:
     stream_cap: int
     init_timeout: float
     open_api: OpenApi | None = None
+    zone: str = ""  # the id of the availability zone that functions are told; by default the first one of their Region
 
     def init_limit(self, version: FunctionVersion) -> float:
         """How long init may take, in seconds (contract 01 §8)."""

@@ -17,6 +17,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from lambent.arn import zone_id
 from lambent.function_version import FunctionVersion
 from lambent.invoke.environment_events import Event, ExtensionFailed, ExtensionsReady, Registered
 from lambent.invoke.fittings import Fittings
@@ -24,6 +25,7 @@ from lambent.invoke.narrator import Narrator
 from lambent.observe import platform_events
 from lambent.runtime_api import events
 from lambent.runtime_api.events import Identity, InvokeEvent, RuntimeApi
+from lambent.runtime_api.extension_routes import Facilities
 from lambent.runtime_api.frames import Frame
 from lambent.sandbox.driver import Sandbox, SandboxExit, SandboxSpec
 
@@ -194,6 +196,10 @@ class Inside:
             self._fittings.response_cap,
             self._external,
             getattr(self._sandbox, "open_socket", None),
+            Facilities(
+                metadata_token=self._spec.environment.get("AWS_LAMBDA_METADATA_TOKEN", ""),
+                zone_id=self._fittings.zone or zone_id(version.arn.region),
+            ),
         )
         self._narrator.opened(self.api)
         if not self._initializing:

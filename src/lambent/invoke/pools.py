@@ -79,6 +79,7 @@ class Pools:
             stream_cap=settings.limits.streamed_payload,
             init_timeout=settings.sandbox.init_timeout,
             open_api=open_api or HttpRuntimeApi,
+            zone=settings.zone,
         )
         self._pools: dict[tuple[str, str], Pool] = {}
         self._leaving: set[Pool] = set()

@@ -1,5 +1,5 @@
 """What a version's sandbox is built from: a function version and the plan of its runtime, put together as a ``SandboxSpec``. Pure, but for
-looking whether the code or a layer holds the ``bootstrap`` of a provided runtime.
+a random token, and looking whether the code or a layer holds the ``bootstrap`` of a provided runtime.
 
 Four ways to run, one rule each: Python is forked from a zygote (no program); the other managed runtimes are a program that may have been
 started ahead; with ``AWS_LAMBDA_EXEC_WRAPPER`` the wrapper is the program and gets the runtime's command line as its arguments (contract 03
@@ -8,6 +8,7 @@ started ahead; with ``AWS_LAMBDA_EXEC_WRAPPER`` the wrapper is the program and g
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ class SandboxSpecs:
             log_format=version.log_format,
             log_level=version.application_log_level,
             defaults=defaults,
+            metadata_token=secrets.token_urlsafe(24),
         )
         if image is not None:
             _undo_defaults(environment, version, image)

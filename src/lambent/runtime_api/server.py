@@ -71,8 +71,8 @@ class HttpRuntimeApi(Desk):
         response_cap: int,
         external: Collection[str] = (),
         open_socket: Callable[[], Awaitable[socket.socket]] | None = None,
-        *,
         facilities: Facilities = _NO_FACILITIES,
+        *,
         concurrency: int = 1,
     ) -> None:
         self.runtime = RuntimeSession(response_cap, concurrency)

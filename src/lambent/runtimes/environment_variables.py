@@ -74,11 +74,13 @@ def environment_variables(
     log_format: str = "Text",
     log_level: str = "",
     defaults: Mapping[str, str] | None = None,
+    metadata_token: str = "",
 ) -> dict[str, str]:
     """The whole environment of the process that runs ``version``.
 
     ``credentials`` are by default those of the function's account. ``log_level`` counts only with ``log_format`` "JSON", as on AWS.
-    ``defaults`` are what the runtime adds and a function may override (``RuntimePlan.environment``).
+    ``defaults`` are what the runtime adds and a function may override (``RuntimePlan.environment``). ``metadata_token`` opens the
+    metadata of the environment (contract 03 §2), which the Runtime API serves too.
     """
     places = places or Places()
     environment = _overridable(places, log_format, log_level)
@@ -89,6 +91,8 @@ def environment_variables(
     for name in RESERVED:
         environment.pop(name, None)
     environment.update(_platform(version, log_stream, places, initialization_type))
+    if metadata_token:
+        environment.update({"AWS_LAMBDA_METADATA_API": places.runtime_api, "AWS_LAMBDA_METADATA_TOKEN": metadata_token})
     environment.update(_credentials(credentials or RoleCredentials(version.arn.account)))
     return environment
 

@@ -205,7 +205,7 @@ class _Outside:
         places = {"LAMBDA_TASK_ROOT": self._spec.code_dir, "LAMBDA_RUNTIME_DIR": self._folders["/var/runtime"], "TMPDIR": folder}
         if "PYTHONPATH" not in given and self._spec.program is None:
             places["PYTHONPATH"] = self._folders["/var/runtime"]
-        return {**given, **places, "AWS_LAMBDA_RUNTIME_API": api}
+        return {**given, **places, "AWS_LAMBDA_RUNTIME_API": api, "AWS_LAMBDA_METADATA_API": api}
 
 
 def _listen() -> socket.socket:

@@ -108,7 +108,8 @@ class FakeApis:
         response_cap: int,
         external: Sequence[str],
         open_socket: object,
+        facilities: object,
     ) -> FakeRuntimeApi:
-        del clock, response_cap, open_socket
+        del clock, response_cap, open_socket, facilities
         self.opened.append(FakeRuntimeApi(listening, identity, listener, external))
         return self.opened[-1]
