@@ -65,8 +65,10 @@ from lambent.invoke.async_queue import Functions as AsyncFunctions
 from lambent.invoke.debug_ports import DebugPorts
 from lambent.invoke.fittings import EnvironmentInfo
 from lambent.invoke.frontdoor import FrontDoor
+from lambent.invoke.lanes import Point
 from lambent.invoke.pools import Pools
 from lambent.invoke.provisioned import Provisioned
+from lambent.invoke.recursion import Recursion
 from lambent.invoke.registry import Registry
 from lambent.invoke.sandbox_specs import SandboxSpecs
 from lambent.objects.buckets import Buckets
@@ -120,14 +122,14 @@ PURGE_SECONDS = 3600.0
 Announce = Callable[[Settings, IsolationReport], None]
 
 
-def serve(settings: Settings, announce: Announce) -> int:
-    """Run a node until SIGTERM or SIGINT. Gives the exit code of the process."""
+def serve(settings: Settings, announce: Announce, at: Point = lambda name: None) -> int:
+    """Run a node until SIGTERM or SIGINT. Gives the exit code. ``at`` is told of named points, for tests that kill it there."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        uvloop.run(Node(settings).run(announce)).execute()
+        uvloop.run(Node(settings, at).run(announce)).execute()
     except (LambentError, OSError) as error:
         print(f"lambent: {error}", file=sys.stderr)
         return 1
@@ -137,7 +139,8 @@ def serve(settings: Settings, announce: Announce) -> int:
 class Node:
     """All parts of one node."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, at: Point = lambda name: None) -> None:
+        self._at = at
         internal = Credential("LAMBENTFUNCTION", secrets.token_hex(20), settings.account)
         self.settings = replace(settings, credentials=(*settings.credentials, internal)) if settings.auth == "signature" else settings
         self._internal = internal
@@ -226,7 +229,8 @@ class Node:
         self.pools = Pools(self.registry, self.driver, clock, self.logs, self.story, self._spec_for, settings, version_of)
         self.assigner = LocalAssigner(settings.limits.concurrent_executions, clock, settings.limits.requests_per_concurrency)
         self.provisioned = Provisioned(self.registry, self.pools)
-        self.front_door = FrontDoor(self.registry, self.pools, self.assigner, clock, settings.limits, self.story)
+        loops = Recursion(self._may_loop)
+        self.front_door = FrontDoor(self.registry, self.pools, self.assigner, clock, settings.limits, self.story, loops)
 
     async def _build_control_plane(self) -> None:
         settings, clock, limits = self.settings, self.clock, self.settings.limits
@@ -324,6 +328,7 @@ class Node:
             self.create_task,
             f"http://127.0.0.1:{settings.port}",
             key,
+            self._at,
         )
         self._closers.push_async_callback(self.events.drained)
         self._closers.push_async_callback(self.pools.close, STOP_SECONDS)
@@ -385,6 +390,9 @@ class Node:
         else:
             credentials = RoleCredentials(account)
         return self.specs.make(version, environment_id, log_stream, credentials)
+
+    def _may_loop(self, arn: FunctionArn) -> bool:
+        return self.families.recursion.allowed(arn)
 
     def _visibility(self, arn: str) -> int | None:
         if self.settings.endpoints.sqs:

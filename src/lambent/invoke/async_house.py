@@ -36,6 +36,26 @@ _REDRIVEN = 100  # in one commit
 _REDRIVE_S = 60.0
 _DAY = 86_400.0
 
+ASYNC_POINTS = (
+    "event:accepting",  # checked, not durable: may be lost, since nobody was told
+    "event:accepted",  # durable, and nobody was told
+    "event:leased",
+    "run:begun",
+    "run:ended",  # the function has answered; a death here runs it again
+    "event:finishing",
+    "event:finished",  # gone, to be retried, or turned into deliveries or a dead letter
+    "event:released",  # at the start of the next process, once for each function with events
+    "delivery:leased",
+    "delivery:sending",
+    "delivery:sent",  # the other side has it; a death here sends it again
+    "delivery:finishing",
+    "delivery:finished",
+    "delivery:released",
+    "redrive:leased",
+    "redrive:committed",
+)
+"""The named points of the way of an event, in its order: what ``at`` is told. Tests end the process at each."""
+
 
 class AsyncHouse:
     """``start`` once all functions are known; at the end ``stop``, then close the pools, then ``drained``."""
@@ -112,6 +132,7 @@ class AsyncHouse:
         kept: list[str] = []  # leased, and not wanted
         moved = 0
         while letters := await self._store.lease(DEAD + name, _REDRIVEN, self._clock.now(), _REDRIVE_S):
+            self._at("redrive:leased")
             mutations: list[Mutation] = []
             for message in letters:
                 letter = decode_dead(message.body).letter

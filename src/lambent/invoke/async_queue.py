@@ -83,7 +83,7 @@ class AsyncQueue:
         self._most = settings.limits.async_payload
         self._settings = settings.async_events
         self._at = at
-        self.lanes = Lanes(store, clock, spawn, EVENTS, self._carry_out, settings.async_events, at)
+        self.lanes = Lanes(store, clock, spawn, EVENTS, self._carry_out, settings.async_events, lambda moment: at(f"event:{moment}"))
 
     async def start(self) -> None:
         await self.lanes.start()

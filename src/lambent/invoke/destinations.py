@@ -83,7 +83,7 @@ class Deliveries:
         self.accept: Accept | None = None
         self.failed: Counter[str] = Counter()
         """Deliveries given up, by AWS's name of the metric: ``DeadLetterErrors``, ``DestinationDeliveryFailures``."""
-        self.lanes = Lanes(store, clock, spawn, DELIVERIES, self._carry_out, settings.async_events, at)
+        self.lanes = Lanes(store, clock, spawn, DELIVERIES, self._carry_out, settings.async_events, lambda moment: at(f"delivery:{moment}"))
 
     def expect(self, name: str) -> None:
         """There is a delivery of that lane in the store."""
@@ -104,12 +104,13 @@ class Deliveries:
 
     async def _carry_out(self, held: Held) -> bool:
         delivery: Delivery = held.item or decode_delivery(held.body)
+        self._at("delivery:sending")
         try:
             await self._send(delivery)
         except (NotTaken, ClientFault, PlatformFault, StoreUnavailable) as error:
             await self._not_taken(held, delivery, error)
             return False  # one destination's trouble is not that of the function's others
-        self._at("deliver:sent")
+        self._at("delivery:sent")
         await self.lanes.finish(held)
         self._story.record(delivery.request_id, "result delivered", "", delivery.destination, self._clock.now())
         return False

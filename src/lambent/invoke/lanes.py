@@ -49,6 +49,9 @@ _RUSH_PAUSE_S = 0.02
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Point = Callable[[str], None]
 
+MOMENTS = ("accepting", "accepted", "released", "leased", "finishing", "finished")
+"""What ``at`` is told: before and after the commit of ``put``, after those of a start and of a lease, around that of ``finish``."""
+
 
 class AdaptiveLimit:
     """How many of a lane may run at once: halved by refusals, grown by one each time that all of them went well."""
@@ -116,7 +119,7 @@ CarryOut = Callable[[Held], Awaitable[bool]]
 class Lanes:
     """All lanes of the queues that begin with ``prefix``. ``carry_out`` must ``finish`` what it is given, and says whether it was refused.
 
-    ``at`` is told the names of points on the way, for tests that end the process there.
+    ``at`` is told of moments on the way (``MOMENTS``), for tests that end the process there.
     """
 
     def __init__(
@@ -145,7 +148,7 @@ class Lanes:
         """Take up what the process before left."""
         for queue in await self._store.queues(self._prefix):
             await self._store.release(queue)
-            self._at("start:released")
+            self._at("released")
             self._has_work(self._lane(queue.removeprefix(self._prefix)))
 
     def stop(self) -> None:
@@ -174,6 +177,7 @@ class Lanes:
         starts = self._admits(lane, len(body))
         if starts:
             self._take(lane, len(body))
+        self._at("accepting")
         try:
             [position] = await self._store.commit(Enqueue(lane.queue, body, leased_until=self._clock.now() + LEASE_S if starts else 0.0))
         except StoreUnavailable as error:
@@ -183,7 +187,7 @@ class Lanes:
             if not accepted.done():
                 accepted.set_exception(error)
             return
-        self._at("put:committed")
+        self._at("accepted")
         if not accepted.done():
             accepted.set_result(None)
         if starts:
@@ -216,6 +220,7 @@ class Lanes:
     async def finish(self, held: Held, *mutations: Mutation) -> None:
         """Take ``held`` off its queue and apply ``mutations``, in one commit, however long the store is away."""
         wait = _OUTAGE_FIRST_S
+        self._at("finishing")
         while True:
             try:
                 await self._store.commit(Acknowledge(held.lane.queue, held.receipt), *mutations)
@@ -229,7 +234,7 @@ class Lanes:
                     continue
             break
         held.finished = True
-        self._at("finish:committed")
+        self._at("finished")
 
     async def _is_gone(self, held: Held) -> bool:
         """Whether a commit that failed for us was made after all."""
@@ -365,7 +370,7 @@ class Lanes:
         lane.leasing += want
         try:
             messages = await self._store.lease(lane.queue, want, self._clock.now(), LEASE_S)
-            self._at("lease:committed")
+            self._at("leased")
             if len(messages) < want:
                 await self._look_ahead(lane)
             else:

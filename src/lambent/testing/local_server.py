@@ -38,6 +38,8 @@ class LocalServer:
     """One server process. A context manager; ``start`` and ``stop`` may be called as often as a test likes to restart."""
 
     def __init__(self, data_dir: Path | None = None, config: Path | None = None, arguments: Sequence[str] = ()) -> None:
+        self.fatal: tuple[str, int] | None = None
+        """A named point and n: the next process kills itself when it comes there for the n-th time (``fatal_points.py``)."""
         self._own_data = data_dir is None
         self.data_dir = Path(tempfile.mkdtemp(prefix="lambent-")) if data_dir is None else data_dir
         self._config = config
@@ -60,7 +62,8 @@ class LocalServer:
 
     def start(self) -> LocalServer:
         """Start and wait until the server answers. Raises ``ServerFailed``."""
-        command = [sys.executable, "-m", "lambent.cli.main", "up", "--port", str(self.port), "--data-dir", str(self.data_dir)]
+        program = ["lambent.cli.main", "up"] if self.fatal is None else ["lambent.testing.fatal_points", self.fatal[0], str(self.fatal[1])]
+        command = [sys.executable, "-m", *program, "--port", str(self.port), "--data-dir", str(self.data_dir)]
         if self._config is not None:
             command += ["--config", str(self._config)]
         process = subprocess.Popen(
@@ -87,6 +90,10 @@ class LocalServer:
         assert self._process is not None
         self._process.kill()
         self._end(_STOP_SECONDS)
+
+    def died(self, patience: float = _STOP_SECONDS) -> int:
+        """Wait until the process has ended by itself, and give its exit code (negative: the signal that it died of)."""
+        return self._end(patience)
 
     def health(self) -> Any:
         """The JSON of ``/_lambent/health``."""
