@@ -24,6 +24,7 @@ CHECKS: dict[str, Check] = {
     "rooms": code_checks.small_rooms,
     "pure-machines": code_checks.pure_machines,
     "one-clock": code_checks.one_clock,
+    "test-names": code_checks.test_names,
     "no-machine-paths": code_checks.no_traces_of_this_machine,
     "settings-documented": docs_checks.settings_documented,
     "commands-documented": docs_checks.commands_documented,

@@ -65,6 +65,15 @@ def one_clock() -> list[str]:
     return found
 
 
+def test_names() -> list[str]:
+    """No two modules below ``tests/`` have the same name: pytest would import the first and refuse the second."""
+    places: dict[str, list[str]] = {}
+    for path in sorted((TOP / "tests").rglob("*.py")):
+        if path.name != "conftest.py":
+            places.setdefault(path.name, []).append(str(path.relative_to(TOP)))
+    return [f"the same name: {', '.join(paths)}" for paths in places.values() if len(paths) > 1]
+
+
 def no_traces_of_this_machine() -> list[str]:
     """No tracked file names a folder of the machine at hand or the host of a package registry."""
     patterns = [re.compile(rf"(?<![\w/}}]){re.escape(text)}") for text in _local_folders()]

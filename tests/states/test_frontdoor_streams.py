@@ -311,7 +311,7 @@ class TestRuntimesOverHttp:
     def test_an_invocation(self):
         async def story(house: Station) -> None:
             house.program = Program(("/var/task/bootstrap",), transport="http")
-            house.deploy("idle")
+            house.deploy("idle", tenant_isolation=True)
             call = house.call(b'{"n": 1}', tenant="t", client_context='{"a":1}')
             await settle()
             api = house.api

@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lambent.errors import PlatformFault, SandboxFault
 from lambent.invoke import environment_events as ee
+from lambent.invoke import pool_events as pe
 from lambent.invoke import pool_state as ps
 from lambent.invoke.environment_state import EnvironmentMachine
 from lambent.invoke.environment_table import TABLE, State
@@ -82,14 +83,14 @@ class World:
         self.name = f"g{generation}"
         self.pool = ps.PoolMachine(self.name)
         self.envs: dict[int, Env] = {}
-        self.queue: deque[ps.Event] = deque()
+        self.queue: deque[pe.Event] = deque()
         self.busy = False
         self.stale = False
         self.peak = 0
 
     # the pool's shell
 
-    def tell(self, event: ps.Event) -> None:
+    def tell(self, event: pe.Event) -> None:
         self.queue.append(event)
         if self.busy:
             return
@@ -101,28 +102,30 @@ class World:
         finally:
             self.busy = False
 
-    def carry_out(self, instruction: ps.Instruction) -> None:
+    def carry_out(self, instruction: pe.Instruction) -> None:
         match instruction:
-            case ps.Start(slot, _):
+            case pe.Start(slot, _):
                 self.envs[slot] = Env(slot, f"{self.name}/{slot}")
-            case ps.Begin(slot, job):
+            case pe.Begin(slot, job):
                 env = self.envs[slot]
                 assert env.job is None, "two invocations in one environment"
                 assert env.machine.state in FREE | {State.BROKEN}
                 if env.machine.state in FREE:
-                    others = [e.idle_at for e in self.envs.values() if e.machine.state in FREE]
-                    assert env.idle_at == max(others), "not the newest idle one"
+                    warm = [e.idle_at for e in self.envs.values() if e.machine.state in FREE - {State.RESET}]
+                    worn = [e.idle_at for e in self.envs.values() if e.machine.state is State.RESET]
+                    assert env.idle_at == max(warm or worn), "not the newest idle one"
+                    assert not warm or env.machine.state is not State.RESET, "init ran again where a warm one was free"
                 assert not env.at_work
                 env.job, env.said, env.spoken, env.passed, env.opened, env.told = job, None, b"", b"", False, False
                 job.deliveries += 1
                 self.feed(env, ee.Assigned(job.id, self.laws.at, job.streams))
-            case ps.FreezeSlot(slot):
+            case pe.FreezeSlot(slot):
                 self.feed(self.envs[slot], ee.IdleLong())
-            case ps.Stop(slot, reason):
+            case pe.Stop(slot, reason):
                 self.feed(self.envs[slot], ee.Kill(reason, self.laws.at))
-            case ps.Fail(job, _):
+            case pe.Fail(job, _):
                 self.laws.answered(job)
-            case ps.Retire():
+            case pe.Retire():
                 assert not self.envs
                 self.laws.worlds.remove(self)
 
@@ -178,7 +181,7 @@ class World:
             case ee.Requeue():
                 assert env.job is not None
                 env.job, job = None, env.job
-                self.tell(ps.Resubmit(job))
+                self.tell(pe.Resubmit(job))
             case ee.StartSandbox():
                 assert not env.sandbox
                 env.coming = True
@@ -192,15 +195,16 @@ class World:
             case ee.Ready() | ee.ReadyAgain():
                 assert not env.at_work, "free while an extension is at work"
                 env.idle_at = self.laws.at
-                self.tell(ps.Free(env.number, self.laws.at))
+                free = pe.FreeReset if isinstance(instruction, ee.ReadyAgain) else pe.Free
+                self.tell(free(env.number, self.laws.at))
             case ee.ReadyBroken():
-                self.tell(ps.FreeBroken(env.number))
+                self.tell(pe.FreeBroken(env.number))
             case ee.Gone(_, fault):
                 assert env.job is None
                 del self.envs[env.number]
                 if env.coming:
                     self.laws.orphans.append(env)
-                self.tell(ps.Ended(env.number, fault))
+                self.tell(pe.Ended(env.number, fault))
 
 
 class Laws(RuleBasedStateMachine):
@@ -250,7 +254,7 @@ class Laws(RuleBasedStateMachine):
             self.in_flight += 1
             load = sum(env.job is not None for env in world.envs.values()) + len(world.pool.waiting) + 1
             world.peak = max(world.peak, load)
-            world.tell(ps.Submit(job))
+            world.tell(pe.Submit(job))
 
     def step(self, world: World, env: Env) -> None:
         """One environment goes one step on its way, which takes a while."""
@@ -317,7 +321,7 @@ class Laws(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.at += seconds
         for world in list(self.worlds):
-            world.tell(ps.Tick(self.at, freeze_after=0.05, idle_after=600.0))
+            world.tell(pe.Tick(self.at, freeze_after=0.05, idle_after=600.0))
 
     # -------------------------------------------------------------------------------------- and what does not go well
 
@@ -398,13 +402,21 @@ class Laws(RuleBasedStateMachine):
     def a_new_version(self) -> None:
         assert self.current is not None
         self.current.stale = True
-        self.current.tell(ps.Drain("new version"))
+        self.current.tell(pe.Drain("new version"))
         self.current = None
+
+    @precondition(lambda self: bool(self.worlds))
+    @rule(data=st.data())
+    def room_is_needed(self, data: st.DataObject) -> None:
+        world = data.draw(st.sampled_from(self.worlds))
+        idle = [slot.number for slot in world.pool.idle]
+        world.tell(pe.Evict("room"))
+        assert [slot.number for slot in world.pool.idle] == idle[1:], "not the one that has been idle longest"
 
     @precondition(lambda self: any(world.stale for world in self.worlds))
     @rule(data=st.data())
     def patience_ends(self, data: st.DataObject) -> None:
-        data.draw(st.sampled_from([world for world in self.worlds if world.stale])).tell(ps.Abort(PlatformFault("enough")))
+        data.draw(st.sampled_from([world for world in self.worlds if world.stale])).tell(pe.Abort(PlatformFault("enough")))
 
     # -------------------------------------------------------------------------------------------------------- the laws
 
@@ -435,13 +447,16 @@ class Laws(RuleBasedStateMachine):
             assert [slot.since for slot in pool.idle] == sorted(slot.since for slot in pool.idle)
             states = [world.envs[slot.number].machine.state for slot in pool.idle]
             for state, frozen in zip(states, [True] * pool.frozen + [False] * pool.unfrozen, strict=True):
-                assert state is State.RESET or frozen == (state is State.FROZEN)
-            assert {slot.number for slot in pool.idle} == {number for number, env in world.envs.items() if env.machine.state in FREE}
+                assert frozen == (state is State.FROZEN)
+            assert [slot.since for slot in pool.worn] == sorted(slot.since for slot in pool.worn)
+            assert {slot.number for slot in pool.worn} == {number for number, env in world.envs.items() if env.machine.state is State.RESET}
+            warm = {number for number, env in world.envs.items() if env.machine.state in FREE - {State.RESET}}
+            assert {slot.number for slot in pool.idle} == warm
 
     @invariant()
     def stale_pools_keep_nobody_idle(self) -> None:
         for world in self.worlds:
-            assert not world.stale or not world.pool.idle
+            assert not world.stale or not (world.pool.idle or world.pool.worn)
             assert world.stale == (world.pool.phase is not ps.Phase.OPEN)
 
     @invariant()
@@ -456,7 +471,7 @@ class Laws(RuleBasedStateMachine):
         if not hasattr(self, "worlds"):
             return
         for world in list(self.worlds):
-            world.tell(ps.Abort(PlatformFault("the end")))
+            world.tell(pe.Abort(PlatformFault("the end")))
         assert self.worlds == []
         assert self.in_flight == 0
         assert all(self.answers[job.id] == 1 for job in self.jobs)

@@ -82,6 +82,8 @@ class Owner(Protocol):
 
     def free_broken(self, environment: Environment) -> None: ...
 
+    def free_reset(self, environment: Environment, at: float) -> None: ...
+
     def ended(self, environment: Environment, fault: PlatformFault | None) -> None: ...
 
     def requeue(self, job: Job) -> None: ...
@@ -539,7 +541,7 @@ class Environment:
     def _ready_again(self, instruction: ReadyAgain) -> None:
         self._tell("reset", "", instruction.reason)
         self._pump.flush()
-        self._owner.free(self, self._clock.monotonic())
+        self._owner.free_reset(self, self._clock.monotonic())
 
     def _gone(self, instruction: Gone) -> None:
         self._cancel_timers()
