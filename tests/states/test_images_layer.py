@@ -200,6 +200,15 @@ def test_attributes_of_overlayfs_and_capabilities_are_not_taken_over(tmp_path: P
     assert os.listxattr(target / "a") == []
 
 
+@pytest.mark.parametrize("place", [b"x", symlink("../outside")], ids=["file", "link"])
+def test_a_whiteout_in_a_folder_that_is_replaced_goes_with_it(tmp_path: Path, place: bytes | File) -> None:
+    (tmp_path / "outside").mkdir()
+    content = b"".join(_entry(name, file) for name, file in [("a/.wh.b", b""), ("a", place)]) + bytes(10_240)
+    target = made(tmp_path, content)
+    assert os.listdir(target) == ["a"]
+    assert os.listdir(tmp_path / "outside") == []
+
+
 NAMES = st.lists(st.sampled_from(["a", "b", ".wh.a", ".wh.b", ".wh..wh..opq", "..", ".", "l"]), min_size=1, max_size=4).map("/".join)
 ENTRIES = st.one_of(
     st.just(b"x"),

@@ -238,6 +238,8 @@ class _Unpacking:
     def finish(self) -> None:
         """Whiteouts, and what folders get at last: modes may forbid writing, and times change with each entry."""
         for name in self.removed:
+            if name[:-1] not in self.folders:
+                continue  # a file or a link took the place of the folder that it was in, and hides all below by itself
             if name in self.folders:
                 self.opaque.add(name)
             elif not os.path.lexists(self.path(name)):
