@@ -129,11 +129,12 @@ def test_a_source_that_does_not_redeliver_has_its_failed_batch_held_and_tried_ag
 
 def test_a_throttled_batch_is_held_and_kept_invisible_and_nothing_else_is_taken():
     book = polling(Plan(batch_size=1, start=2)) >> Took(records("a", "b"), 30, 0) << invoke(1, "a") << invoke(2, "b") << like(Wake)
-    book >> Refused(1, 0.1) << Tell("held", "batch 1") << nothing
+    book >> Refused(1, 0.1) << Tell("held", "batch 1") << wake_near(0.2) << nothing
     assert book.machine.slots == pytest.approx(1.25)
     book >> Tick(0.2) << invoke(1, "a", attempt=2) << like(Wake)
     book >> Refused(1, 1.2) << wake_near(1.4) << nothing
     book >> Succeeded(2, frozenset(), 1.3) << like(Acknowledge) << invoke(1, "a", attempt=3)  # there is room now
+    book << Take(2) << Wake(None) >> Took([], 30, 1.3) << Wait()
     now = 1.3
     prolonged = 0
     for attempt in range(3, 12):

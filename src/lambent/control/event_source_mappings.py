@@ -129,6 +129,7 @@ class EventSourceMappings:
         self._mappings: dict[str, SourceMapping] = {}
         self._table.changed = self._changed
         self.drained: Drained = _at_once
+        self.at: Callable[[str], None] = lambda name: None  # see ``sources.poller.MAPPING_POINTS``
 
     async def load(self) -> None:
         await self._table.load()
@@ -178,6 +179,7 @@ class EventSourceMappings:
         async with self._table.turn(f"{call.account}/{call.region}/"):
             self._require_new(made)
             await self._table.change(made.key, lambda before: made.to_document())
+            self.at("mapping:committed")
         self._end_later(made)
         return self._show(made)
 
@@ -274,6 +276,7 @@ class EventSourceMappings:
             return change(SourceMapping.from_document(before)).to_document()
 
         after = await self._table.change(key, mutate)
+        self.at("mapping:committed")
         assert after is not None
         return SourceMapping.from_document(after)
 
@@ -298,6 +301,7 @@ class EventSourceMappings:
         while True:
             try:
                 await self._table.change(key, mutate)
+                self.at("mapping:settled")
                 return
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_S)

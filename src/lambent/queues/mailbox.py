@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from lambent.clock import Clock
@@ -67,6 +67,7 @@ class Mailbox:
         self._duplicates = duplicates
         self._clock = clock
         self.bell = Bell(clock)
+        self.at: Callable[[str], None] = lambda name: None  # told the names of points on the way, for tests that end the process there
 
     # -- in --------------------------------------------------------------------------------------------------------------------
 
@@ -139,6 +140,7 @@ class Mailbox:
             numbers = await self._store.commit(*mutations)
         except StoreConflict:
             return await self._commit_one_by_one(queue, accepted)
+        self.at("send:committed")
         positions = numbers[::2] if queue.is_fifo else numbers
         for (_, _, body, key), position in zip(accepted, positions, strict=True):
             if key:
@@ -202,6 +204,7 @@ class Mailbox:
                 self._sort(queue, message, now, received, settled)
             if settled:
                 await self._store.commit(*settled)
+                self.at("dead:committed")
                 for mutation in settled:
                     if isinstance(mutation, Enqueue):
                         self.bell.ring(mutation.queue)

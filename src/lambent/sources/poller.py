@@ -20,6 +20,7 @@ from lambent.clock import Clock, Timer
 from lambent.errors import ClientFault, LambentError, PlatformFault
 from lambent.invoke.fittings import StoryRecorder
 from lambent.invoke.invocation import Invocation, InvocationResult
+from lambent.invoke.lanes import Point
 from lambent.invoke.recursion import digest_of
 from lambent.sources import poller_words as words
 from lambent.sources.filters import Filters, patterns_of
@@ -34,6 +35,23 @@ log = logging.getLogger("lambent.sources")
 ATTEMPTS = 4
 RETRY_S = 0.25
 _FUNCTIONS_FAULT = frozenset({"RecursiveInvocationException", "RequestTooLargeException", "InvalidRequestContentException"})
+
+
+MAPPING_POINTS = (
+    "send:committed",  # ``Mailbox.at``: the message is durable, and its sender has not been told
+    "dead:committed",  # ``Mailbox.at``: dead letters have been moved
+    "take:committed",  # records are leased, and nobody knows of it
+    "batch:begun",
+    "batch:ended",  # the function has answered, and nobody knows of it
+    "acknowledge:begun",
+    "acknowledge:committed",
+    "giveback:committed",
+    "prolong:committed",
+    "poller:drained",
+    "mapping:committed",  # ``EventSourceMappings.at``: made or changed, and the caller has not been told
+    "mapping:settled",  # ``EventSourceMappings.at``: the transition is over
+)
+"""The points on the way of a message through a mapping that ``at`` is told of, for tests that end the process there."""
 
 
 class Door(Protocol):
@@ -54,6 +72,7 @@ class Poller:
         door: Door,
         clock: Clock,
         story: StoryRecorder,
+        at: Point = lambda name: None,
     ) -> None:
         self.mapping = mapping
         self.machine = PollerMachine(plan)
@@ -66,6 +85,7 @@ class Poller:
         self._door = door
         self._clock = clock
         self._story = story
+        self._at = at
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: asyncio.Task[None] | None = None
         self._timer: Timer | None = None
@@ -138,6 +158,7 @@ class Poller:
         except LambentError as error:
             self._feed(words.SourceFailed(str(error), self._clock.monotonic()))
             return
+        self._at("take:committed")
         self._feed(words.Took(taken.records, taken.visibility, self._clock.monotonic()))
 
     def _wait(self, order: words.Wait) -> None:
@@ -180,11 +201,13 @@ class Poller:
         self._spawn(self._invoking(order))
 
     async def _invoking(self, order: words.Invoke) -> None:
+        self._at("batch:begun")
         try:
             event = await self._outcome(order)
         except BaseException:
             self._feed(words.Refused(order.batch, self._clock.monotonic()))
             raise
+        self._at("batch:ended")
         self._feed(event)
 
     async def _outcome(self, order: words.Invoke) -> words.Succeeded | words.Failed | words.Refused:
@@ -225,12 +248,18 @@ class Poller:
         try:
             while self._done:
                 records, self._done = self._done, []
-                await self._persist(self.source.acknowledge, records)
+                self._at("acknowledge:begun")
+                if await self._persist(self.source.acknowledge, records):
+                    self._at("acknowledge:committed")
         finally:
             self._acknowledging = False
 
     def _give_back(self, order: words.GiveBack) -> None:
-        self._spawn(self._persist(self.source.give_back, order.records))
+        self._spawn(self._gives_back(order.records))
+
+    async def _gives_back(self, records: Sequence[Record]) -> None:
+        if await self._persist(self.source.give_back, records):
+            self._at("giveback:committed")
 
     def _prolong(self, order: words.Prolong) -> None:
         self._spawn(self._prolongs(order))
@@ -240,17 +269,20 @@ class Poller:
             await self.source.prolong(order.records, order.seconds)
         except LambentError as error:
             self._story.record(self.mapping.uuid, "not prolonged", "", str(error), self._clock.now())
+            return
+        self._at("prolong:committed")
 
-    async def _persist(self, change: Callable[[Sequence[Record]], Coroutine[Any, Any, None]], records: Sequence[Record]) -> None:
+    async def _persist(self, change: Callable[[Sequence[Record]], Coroutine[Any, Any, None]], records: Sequence[Record]) -> bool:
         for attempt in range(ATTEMPTS):
             if attempt:
                 await self._clock.sleep(RETRY_S * 2**attempt)
             try:
                 await change(records)
-                return
+                return True
             except LambentError as error:
                 problem = str(error)
         self._story.record(self.mapping.uuid, "not settled", "", f"{len(records)} records will come again: {problem}", self._clock.now())
+        return False
 
     def _end(self, order: words.Stopped) -> None:
         asyncio.get_running_loop().create_task(self._finish())
@@ -262,6 +294,7 @@ class Poller:
             await self.source.close()
         except LambentError as error:
             log.warning("mapping %s: %s", self.mapping.uuid, error)
+        self._at("poller:drained")
         self.stopped.set()
 
 

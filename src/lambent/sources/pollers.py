@@ -15,6 +15,7 @@ from typing import Any
 from lambent.clock import Clock
 from lambent.errors import LambentError
 from lambent.invoke.fittings import StoryRecorder
+from lambent.invoke.lanes import Point
 from lambent.sources.mapping import MappingTable, PolledMapping
 from lambent.sources.poller import Door, Poller
 from lambent.sources.record import Plan
@@ -33,13 +34,16 @@ class SourceKind:
 
 
 class Pollers:
-    """``start`` once, when everything else is there; ``close`` before the data plane closes."""
+    """``start`` once, when everything else is there; ``close`` before the data plane closes. ``at``: see ``poller.MAPPING_POINTS``."""
 
-    def __init__(self, kinds: Mapping[str, SourceKind], door: Door, clock: Clock, story: StoryRecorder) -> None:
+    def __init__(
+        self, kinds: Mapping[str, SourceKind], door: Door, clock: Clock, story: StoryRecorder, at: Point = lambda name: None
+    ) -> None:
         self._kinds = kinds
         self._door = door
         self._clock = clock
         self._story = story
+        self._at = at
         self._running: dict[str, Poller] = {}
         self._draining: dict[str, set[Poller]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,6 +102,7 @@ class Pollers:
                 self._door,
                 self._clock,
                 self._story,
+                self._at,
             )
         except LambentError as error:  # a mapping of an older version that is not understood must not keep the node from starting
             log.error("mapping %s cannot be polled: %s", mapping.uuid, error)
