@@ -45,3 +45,13 @@ def delays(event, context):
         return None
     told, _delays[:] = list(_delays), []
     return told
+
+
+def delays_of_messages(event, context):
+    """``delays`` for the records of a queue."""
+    now = time.time()
+    if "Records" in event:
+        _delays.extend(now - json.loads(record["body"])["sent"] for record in event["Records"])
+        return None
+    told, _delays[:] = list(_delays), []
+    return told
