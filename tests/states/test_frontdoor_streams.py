@@ -444,8 +444,10 @@ class TestExtensions:
 
         play(story)
 
-    @pytest.mark.parametrize(("code", "words"), [(127, "no such file or directory"), (126, "permission denied")])
-    def test_one_that_cannot_be_started(self, code, words):
+    @pytest.mark.parametrize(
+        ("code", "words", "short"), [(127, "no such file or directory", "UnknownError"), (126, "permission denied", "PermissionDenied")]
+    )
+    def test_one_that_cannot_be_started(self, code, words, short):
         async def story(house: Station) -> None:
             house.extensions = ("/opt/extensions/one",)
             house.deploy("echo")
@@ -457,7 +459,18 @@ class TestExtensions:
             result = await call
             assert result.error_type == "Extension.LaunchError"
             assert json.loads(result.payload)["errorMessage"].endswith(f"fork/exec /opt/extensions/one: {words}")
-            assert "EXTENSION\tName: one\tState: LaunchError\tEvents: []\tError Type: Extension.LaunchError\n" in house.logs.text()
+            assert f"EXTENSION\tName: one\tState: LaunchError\tEvents: []\tError Type: {short}\n" in house.logs.text()
+
+        play(story)
+
+    def test_more_than_ten(self):
+        async def story(house: Station) -> None:
+            house.extensions = tuple(f"/opt/extensions/e{number:02}" for number in range(11))
+            house.deploy("echo")
+            result = await house.call()
+            assert result.error_type == "Extension.LaunchError"
+            assert json.loads(result.payload)["errorMessage"].endswith(" Error: ErrTooManyExtensions")
+            assert "EXTENSION\tName: e10\tState: LaunchError\tEvents: []\tError Type: TooManyExtensions\n" in house.logs.text()
 
         play(story)
 

@@ -26,12 +26,15 @@ from lambent.observe import platform_events
 from lambent.runtime_api import events
 from lambent.runtime_api.events import Identity, InvokeEvent, RuntimeApi
 from lambent.runtime_api.extension_routes import Facilities
+from lambent.runtime_api.extension_state import MAX_EXTENSIONS
 from lambent.runtime_api.frames import Frame
 from lambent.sandbox.driver import Sandbox, SandboxExit, SandboxSpec
 
 INTERNAL_SECONDS = 0.5
 EXTERNAL_SECONDS = 2.0
 RUNTIME_SHARE = 0.3
+# Exit codes of a process that could not become the extension: what is wrong in the words of the payload, and in those of the log.
+_NOT_LAUNCHED = {126: ("permission denied", "PermissionDenied"), 127: ("no such file or directory", "UnknownError")}
 
 Hear = Callable[["Inside", Event], None]
 HearFrames = Callable[["Inside", list[Frame]], None]
@@ -83,7 +86,9 @@ class Inside:
                 self._open()
             else:
                 self._loop.add_reader(self._listening.fileno(), self._first_connection)
-        if self._external:
+        if len(self._external) > MAX_EXTENSIONS:
+            self._lost(self._external[MAX_EXTENSIONS], "Extension.LaunchError", "ErrTooManyExtensions", "LaunchError", "TooManyExtensions")
+        elif self._external:
             setattr(self._sandbox, "on_extension_exit", self._on_extension_exit)  # noqa: B010
 
     def invoke(self, event: InvokeEvent) -> bool:
@@ -138,8 +143,9 @@ class Inside:
         self._tell(ExtensionsReady(self._now()))
 
     def on_extension_failed(self, event: events.ExtensionFailed) -> None:
-        kind = "Extension.InitError" if event.during == "init" else "Extension.ExitError"
-        self._lost(event.name, kind, event.error_type or kind)
+        state = "InitError" if event.during == "init" else "ExitError"
+        kind = f"Extension.{state}"
+        self._lost(event.name, kind, event.error_type or kind, state, event.error_type)
 
     def on_subscribed(self, name: str, types: tuple[str, ...], api: str) -> None:
         subscription = platform_events.LogsSubscription if api == "logs" else platform_events.TelemetrySubscription
@@ -151,19 +157,20 @@ class Inside:
         self._running.discard(name)
         self._notify()
         registered = self.api is not None and name in self.api.extensions
-        if not registered and how.code in {126, 127}:
-            what = "no such file or directory" if how.code == 127 else "permission denied"
-            self._lost(name, "Extension.LaunchError", f"fork/exec /opt/extensions/{name}: {what}")
+        if not registered and how.code in _NOT_LAUNCHED:
+            what, short = _NOT_LAUNCHED[how.code]
+            self._lost(name, "Extension.LaunchError", f"fork/exec /opt/extensions/{name}: {what}", "LaunchError", short)
         else:
-            self._lost(name, "Extension.Crash", "exit code 0" if how.code == 0 else how.reason().rpartition("error: ")[2])
+            detail = "exit code 0" if how.code == 0 else how.reason().rpartition("error: ")[2]
+            self._lost(name, "Extension.Crash", detail, "Registered" if registered else "Started", "Extension.Crash")
 
-    def _lost(self, name: str, error_type: str, detail: str) -> None:
+    def _lost(self, name: str, error_type: str, detail: str, state: str, told_type: str) -> None:
+        """``state`` and ``told_type`` are for the log, if this was init: AWS has words of its own there."""
         if self._ending:
             return
         if self._initializing:
             known = self.api.extensions.get(name) if self.api is not None else None
-            state = "LaunchError" if error_type == "Extension.LaunchError" else "Failed"
-            self._narrator.tell(platform_events.Extension(name, state, known.events if known is not None else (), error_type))
+            self._narrator.tell(platform_events.Extension(name, state, known.events if known is not None else (), told_type))
         self._tell(ExtensionFailed(error_type, detail, self._now()))
 
     def _release(self) -> None:
