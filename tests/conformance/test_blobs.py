@@ -100,3 +100,26 @@ def test_a_blob_without_room_leaves_nothing_behind(tmp_path):
         assert [address async for address in blobs.addresses()] == []
 
     asyncio.run(scenario())
+
+
+def test_what_is_deleted_while_somebody_holds_all_can_still_be_read(tmp_path):
+    async def main():
+        blobs = FileBlobs(tmp_path)
+        await blobs.open()
+        kept, gone, later = [await blobs.put(content) for content in (b"kept", b"gone", b"later")]
+        with blobs.holding_all():
+            with blobs.holding_all():
+                await blobs.delete(gone)
+            await blobs.delete(later)
+            assert [address async for address in blobs.addresses()] == [kept]
+            assert sorted(await blobs.held()) == sorted([gone, later])
+            assert await blobs.get(gone) is None
+            for address, content in ((kept, b"kept"), (gone, b"gone"), (later, b"later")):
+                with blobs.open_file(address) as file:
+                    assert file.read() == content
+        assert await blobs.held() == []
+        with pytest.raises(FileNotFoundError):
+            blobs.open_file(gone)
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [kept]
+
+    asyncio.run(main())

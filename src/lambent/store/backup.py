@@ -80,8 +80,9 @@ async def backup(parts: Parts, head: dict[str, Any]) -> AsyncGenerator[bytes, No
         number = 0
         async with contextlib.aclosing(parts.store.snapshot()) as batches:
             async for rows in batches:
-                if blobs is None:  # the snapshot has begun: what it names is among these
+                if blobs is None:  # the snapshot has begun: what it names is here, or was deleted since and is held
                     blobs = [address async for address in parts.blobs.addresses()]
+                    blobs += sorted(set(await parts.blobs.held()).difference(blobs))
                 number += 1
                 yield await asyncio.to_thread(_store_rows, parts, writer, number, rows, segments, tally)
         for address in blobs or ():

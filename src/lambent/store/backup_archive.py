@@ -122,7 +122,7 @@ class ArchiveReader:
 
     def __init__(self, source: AsyncIterable[bytes]) -> None:
         self._source = aiter(source)
-        self._held = b""
+        self._held = memoryview(b"")
         self._digest = hashlib.sha256()
         self.head: dict[str, Any] = {}
         self.contents: dict[str, Any] = {}
@@ -135,6 +135,8 @@ class ArchiveReader:
         self.head = await self._document(member)
         if self.head.get("format") != FORMAT:
             raise BadArchive(f"the backup has format {self.head.get('format')!r}; this Lambent knows {FORMAT}: install a newer one")
+        if not (_is_number(self.head.get("taken", 0)) and isinstance(self.head.get("lambent", ""), str)):
+            raise BadArchive("the backup is damaged: its first member is not what it should be")
         while True:
             before = self._digest.hexdigest()
             member = await self._next("")
@@ -147,6 +149,9 @@ class ArchiveReader:
         self.contents = await self._document(member)
         if self.contents.pop("sha256", None) != before:
             raise BadArchive("the backup is damaged: its checksum is another")
+        missing = self.contents.get("missing", [])
+        if not isinstance(missing, list) or not all(_is_number(value) for name, value in self.contents.items() if name != "missing"):
+            raise BadArchive("the backup is damaged: its last member is not what it should be")
         async for _ in self._source:  # what closes a tar archive
             pass
 
@@ -154,10 +159,10 @@ class ArchiveReader:
         """Up to ``size`` bytes, and at least one. Raises ``BadArchive`` at the end of the file."""
         while not self._held:
             try:
-                self._held = await anext(self._source)
+                self._held = memoryview(await anext(self._source))
             except StopAsyncIteration:
                 raise BadArchive("the backup is cut off") from None
-        data, self._held = self._held[:size], self._held[size:]
+        data, self._held = bytes(self._held[:size]), self._held[size:]
         self._digest.update(data)
         return data
 
@@ -181,7 +186,7 @@ class ArchiveReader:
         await self._pad(member.size)
         try:
             document = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadArchive(f"the backup is damaged: {member.name} is no JSON") from error
         if not isinstance(document, dict):
             raise BadArchive(f"the backup is damaged: {member.name} is no document")
@@ -189,6 +194,11 @@ class ArchiveReader:
 
     async def _pad(self, size: int) -> None:
         await self._exactly(-size % _BLOCK)
+
+
+def _is_number(value: object) -> bool:
+    """Of a size that a time or a count may have."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def first_member(head: dict[str, Any]) -> bytes:

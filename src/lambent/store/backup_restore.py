@@ -38,6 +38,17 @@ _PARTS = ("blobs", "objects", "logs")
 _SQLITE = "lambent.sqlite"
 _MEMBER = re.compile(r"(store|blobs|objects|logs)/([0-9a-zA-Z_-]{1,128}|\d{6}\.jsonl\.gz)")
 _ROWS_MOST = 512 * 1024 * 1024
+_NO_ROWS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    RecursionError,
+    OverflowError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+"""What rows that are none make of those who read them."""
 
 
 class Staging:
@@ -116,7 +127,7 @@ class Staging:
                 await self._put_rows(packed, store)
             else:
                 await asyncio.to_thread(self._put_logs, packed)
-        except (ValueError, TypeError, sqlite3.IntegrityError) as error:
+        except _NO_ROWS as error:
             raise BadArchive(f"the backup is damaged: {member.name}: {error}") from error
 
     async def _put_rows(self, packed: bytes, store: Store) -> None:

@@ -66,6 +66,11 @@ class FileBlobs:
                 for path in self._temporary.glob(f"{_HELD}*"):
                     path.unlink(missing_ok=True)
 
+    async def held(self) -> list[str]:
+        """The addresses that were deleted and can still be opened."""
+        pattern = re.compile(_HELD + _ADDRESS.pattern)
+        return [name.removeprefix(_HELD) for name in await asyncio.to_thread(self._list, self._temporary, pattern)]
+
     def open_file(self, address: str) -> IO[bytes]:
         """The blob's file, for reading, also where it was deleted while somebody holds all. Blocks. Raises ``FileNotFoundError``."""
         try:

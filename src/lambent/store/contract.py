@@ -230,7 +230,8 @@ class Store(Protocol):
         ...
 
     async def load(self, rows: Sequence[Kept]) -> None:
-        """Put rows of a snapshot, batch after batch, into a store that held nothing. After an error the store is of no use."""
+        """Put rows of a snapshot, batch after batch, into a store that held nothing. After an error the store is of no use.
+        Raises ``ValueError`` where the rows contradict one another or cannot be kept here."""
         ...
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -82,17 +83,53 @@ def encode(rows: Sequence[Kept]) -> bytes:
 
 
 def decode(data: bytes) -> list[Kept]:
-    """The rows of ``encode``. Raises ``ValueError``."""
+    """The rows of ``encode``, each checked to be one. Raises ``ValueError``."""
     rows = []
     for line in data.splitlines():
         try:
             letter, *values = json.loads(line)
             if letter in _BODY:
                 values[_BODY[letter]] = base64.b64decode(values[_BODY[letter]], validate=True)
-            rows.append(_KINDS[letter](*values))
-        except (KeyError, TypeError, IndexError) as error:
+            row = _KINDS[letter](*values)
+            if not all(fits(value) for fits, value in zip(_FITS[letter], row, strict=True)):
+                raise TypeError("a value is not what it should be")
+            rows.append(row)
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise ValueError(f"no row of a store: {line[:80]!r}") from error
     return rows
+
+
+def _is_text(value: object) -> bool:
+    return type(value) is str and len(value.encode()) >= 0  # half a surrogate pair raises ValueError: no database takes it
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_small(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)  # no queue could order it
+
+
+def _is_body(value: object) -> bool:
+    return type(value) is bytes
+
+
+def _is_document(value: object) -> bool:
+    return type(value) is str and value.isascii() and type(json.loads(value)) is dict
+
+
+_FITS: dict[str, tuple[Callable[[object], bool], ...]] = {
+    "d": (_is_text, _is_text, _is_count, _is_document),
+    "t": (_is_text, _is_count),
+    "e": (_is_text, _is_count, _is_body),
+    "m": (_is_count, _is_text, _is_body, _is_time, _is_time, _is_time, _is_small, _is_small, _is_text, _is_time),
+    "p": (_is_count,),
+}
 
 
 def take(rows: Iterator[Kept]) -> list[Kept]:

@@ -105,19 +105,26 @@ class PostgresStore:
     async def snapshot(self) -> AsyncGenerator[list[Kept], None]:
         if self._readers is None:
             raise StoreUnavailable("the store is not open")
+        run = asyncio.get_running_loop().run_in_executor
         try:
-            connection = await asyncio.to_thread(connect, self._dsn, self._schema)
-            try:
-                rows = export_postgres.everything(connection)
-                while batch := await asyncio.to_thread(take, rows):
-                    yield batch
-            finally:
-                await asyncio.to_thread(connection.close)
+            with ThreadPoolExecutor(1, "store snapshot") as own:  # whoever leaves early waits for its thread
+                connection = await run(own, connect, self._dsn, self._schema)
+                try:
+                    rows = export_postgres.everything(connection)
+                    while batch := await run(own, take, rows):
+                        yield batch
+                finally:
+                    await run(own, connection.close)
         except psycopg.Error as error:
             raise StoreUnavailable(f"PostgreSQL: {str(error).strip()}") from error
 
     async def load(self, rows: Sequence[Kept]) -> None:
-        await self._writer.submit(partial(export_postgres.load, rows))
+        try:
+            await self._writer.submit(partial(export_postgres.load, rows))
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, psycopg.IntegrityError | psycopg.DataError):
+                raise ValueError(str(error.__cause__)) from error
+            raise
 
     async def _ask(self, question: Callable[[Connection], T]) -> T:
         readers = self._readers

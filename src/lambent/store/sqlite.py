@@ -112,17 +112,23 @@ class SqliteStore:
     async def snapshot(self) -> AsyncGenerator[list[Kept], None]:
         if self._reader is None:
             raise StoreUnavailable(f"{self._path} is not open")
-        with unavailable(self._path):
-            connection = await asyncio.to_thread(connect, self._path, "FULL", read_only=True)
+        run = asyncio.get_running_loop().run_in_executor
+        with unavailable(self._path), ThreadPoolExecutor(1, "store snapshot") as own:  # whoever leaves early waits for its thread
+            connection = await run(own, partial(connect, self._path, "FULL", read_only=True))
             try:
                 rows = export_sqlite.everything(connection)
-                while batch := await asyncio.to_thread(take, rows):
+                while batch := await run(own, take, rows):
                     yield batch
             finally:
-                await asyncio.to_thread(connection.close)
+                await run(own, connection.close)
 
     async def load(self, rows: Sequence[Kept]) -> None:
-        await self._writer.submit(partial(export_sqlite.load, rows))
+        try:
+            await self._writer.submit(partial(export_sqlite.load, rows))
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                raise ValueError(str(error.__cause__)) from error
+            raise
 
     async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         reader, readers = self._reader, self._readers

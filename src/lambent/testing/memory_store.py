@@ -207,6 +207,9 @@ class MemoryStore:
 
     async def load(self, rows: Sequence[Kept]) -> None:
         self._check()
+        names = [row[:2] for row in (*self._everything(), *rows) if isinstance(row, KeptDocument | KeptEntry)]
+        if len(set(names)) < len(names):
+            raise ValueError("two rows have one name")
         for row in rows:
             match row:
                 case KeptDocument(kind, key, revision, text):
