@@ -42,7 +42,11 @@ class Program:
 
     async def __aenter__(self) -> asyncio.subprocess.Process:
         self._process = await asyncio.create_subprocess_exec(
-            *self._argv, env=self._environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *self._argv,
+            env=self._environment,
+            cwd=self._environment.get("PWD"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         return self._process
 
@@ -183,13 +187,15 @@ NODE_HANDLER = """
 
 
 def node_client() -> Path | None:
-    """Where ``npm`` has installed AWS's client on this machine, if it has."""
+    """AWS's client as a program, where ``npm`` has installed it and its compiled part on this machine."""
     node = shutil.which("node")
     places = os.environ.get("NODE_PATH", "").split(os.pathsep)
     if node is not None:
         places.append(str(Path(node).resolve().parent.parent / "lib" / "node_modules"))
     found = (Path(place) / "aws-lambda-ric" for place in places if place)
-    return next((path for path in found if (path / "index.mjs").exists()), None) if node is not None else None
+    built = (path for path in found if list(path.rglob("*.node")))
+    programs = (path / inner / "index.mjs" for path in built for inner in ("bin", "dist", "."))
+    return next((path for path in programs if path.exists()), None) if node is not None else None
 
 
 needs_node_client = pytest.mark.skipif(
@@ -204,9 +210,10 @@ def node_program(house: House, folder: Path, handler: str) -> Program:
     return Program(
         house,
         shutil.which("node") or "",
-        str(client / "index.mjs"),
+        str(client),
         handler,
         LAMBDA_TASK_ROOT=str(folder),
+        PWD=str(folder),
         _HANDLER=handler,
         HOME=str(folder),
     )
@@ -348,7 +355,7 @@ def test_a_shell_script_with_curl(tmp_path):
     async def test():
         script = tmp_path / "bootstrap"
         script.write_text(CURL_BOOTSTRAP)
-        async with House() as house, Program(house, "/bin/sh", str(script)):
+        async with House() as house, Program(house, "/bin/sh", str(script), TMPDIR=str(tmp_path)):
             for token in range(1, 4):
                 assert (await answer(house, token, token)).body == b"got %d" % token
 
