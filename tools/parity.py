@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 
-from lambent.control.function_rules import REFUSED_BY_VALUE, REFUSED_IF_PRESENT, REFUSED_IF_SET, WITHOUT_EFFECT
+from lambent.control.function_rules import REFUSED_BY_VALUE, REFUSED_IF_SET, WITHOUT_EFFECT
 from lambent.services.s3_buckets import WITHOUT_EFFECT as S3_WITHOUT_EFFECT
 from lambent.services.table import implemented
 from lambent.wire.gateway import Gateway
@@ -44,7 +44,7 @@ def render() -> str:
 
 def _members() -> list[str]:
     """What single members of the function operations do, where it is not what AWS does."""
-    rows = [(name, "refused", "NotImplementedException") for name in sorted(REFUSED_IF_SET + REFUSED_IF_PRESENT)]
+    rows = [(name, "refused", "NotImplementedException") for name in sorted(REFUSED_IF_SET)]
     rows += [(name, f"refused: {values}", "NotImplementedException") for name, values in REFUSED_BY_VALUE.items()]
     rows += [("InvocationType", "refused: Event", "NotImplementedException")]
     rows += [(name, "stored and shown, no effect", why) for name, why in WITHOUT_EFFECT.items()]

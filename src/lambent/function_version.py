@@ -18,6 +18,9 @@ from lambent.arn import FunctionArn
 ON_DEMAND = "on-demand"
 PROVISIONED = "provisioned-concurrency"
 
+UNPUBLISHED = "ActiveNonInvocable"  # state of $LATEST of a function on a capacity provider: only what is published is invoked
+DURABLE = "Durable"  # state of a version whose invocations would be durable executions
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRoot:

@@ -263,6 +263,8 @@ class Node:
         await self.functions.load()
         self.families = Families(self.table, self.store, self, clock, limits, settings.port, self._visibility, self.rules.tags)
         self.functions.admit = self.families.code_signing.admit
+        self.functions.admit_provider = self.families.capacity_providers.admit
+        self.functions.admit_version = self.families.capacity_providers.admit_version
         await self.families.load()
         self.concurrency = Concurrency(self.table, self.assigner, self.provisioned, limits)
         self.concurrency.load()

@@ -55,6 +55,7 @@ class Limits:
     page: int = 50
     filters: int = 5  # of an event source mapping
     capacity_providers: int = 1_000
+    capacity_provider_versions: int = 100  # function versions on each
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import ClientError, ParamValidationError, ResponseStreamingError
+from botocore.exceptions import ClientError, ParamValidationError, ResponseStreamingError, WaiterError
 from botocore.validate import ParamValidator
 
 from lambent.wire.patterns import accepts
@@ -87,6 +87,8 @@ POOLS: dict[str, list[Any]] = {
     "Marker": ["bad"],
     "UUID": ["00000000-0000-0000-0000-000000000000"],
     "CodeSigningConfigArn": [f"{BASE}:code-signing-config:csc-0123456789abcdef0"],
+    "CapacityProviderName": ["cp0", "cp1", f"{BASE}:capacity-provider:cp0"],
+    "CapacityProviderArn": [f"{BASE}:capacity-provider:cp0", f"{BASE}:capacity-provider:none"],
 }
 WORDS = [
     "",
@@ -102,7 +104,16 @@ WORDS = [
     "../..",
     "\u2028",
 ]
-RARE = {"Marker": 0.05, "RevisionId": 0.05, "CodeSigningConfigArn": 0.05, "KMSKeyArn": 0.05, "VpcConfig": 0.1, "ImageConfig": 0.1}
+RARE = {
+    "Marker": 0.05,
+    "RevisionId": 0.05,
+    "CodeSigningConfigArn": 0.05,
+    "KMSKeyArn": 0.05,
+    "CapacityProviderConfig": 0.1,
+    "DurableConfig": 0.1,
+    "VpcConfig": 0.1,
+    "ImageConfig": 0.1,
+}
 
 
 class Fuzzer:
@@ -132,11 +143,15 @@ class Fuzzer:
         function = {"Runtime": "python3.11", "Role": ROLE, "Handler": "app.handler", "Code": code, "Publish": True}
         wishes: list[tuple[Any, dict[str, Any]]] = [(self.client.create_function, {"FunctionName": name, **function}) for name in NAMES]
         wishes += [(self.client.publish_layer_version, {"LayerName": name, "Content": code}) for name in ("l0", "l1")]
+        network = {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+        provider = {"CapacityProviderName": "cp0", "VpcConfig": network, "PermissionsConfig": {"CapacityProviderOperatorRoleArn": ROLE}}
+        wishes.append((self.client.create_capacity_provider, provider))
         for call, params in wishes:
             self._wish(call, params)
         for name in NAMES:
-            self.client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.02})
-            self.client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.02})
+            with contextlib.suppress(WaiterError):  # a fuzzed one may be of a kind that never is Active
+                self.client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 50})
+                self.client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 50})
             self._wish(self.client.update_function_code, {"FunctionName": name, "ZipFile": ZIPS[1], "Publish": True})
             for alias in ("live", "next"):
                 self._wish(self.client.create_alias, {"FunctionName": name, "Name": alias, "FunctionVersion": "1"})
@@ -155,6 +170,13 @@ class Fuzzer:
             return
         except (ParamValidationError, ResponseStreamingError, TypeError, ValueError, AttributeError, KeyError):
             self.outcomes["not sent"] += 1  # botocore itself cannot put it on the wire
+            return
+        if any(
+            params.get(label) == ""
+            for label, shape in operation.input_shape.members.items()
+            if shape.serialization.get("location") == "uri"
+        ):
+            self.outcomes["other operation"] += 1  # without a name in its path it is, on the wire, the one that lists
             return
         self.outcomes["success"] += 1
         answer.pop("ResponseMetadata")

@@ -534,12 +534,6 @@ def test_environment_of_exactly_the_limit(tmp_path: Path):
 @pytest.mark.parametrize(
     "params",
     [
-        {"PublishTo": "LATEST_PUBLISHED"},
-        {"VpcConfig": {"SubnetIds": ["s"], "SecurityGroupIds": ["g"]}},
-        {"SnapStart": {"ApplyOn": "PublishedVersions"}},
-        {"DurableConfig": {}},
-        {"CapacityProviderConfig": {}},
-        {"AcceleratorConfig": {"AcceleratorMemorySize": 1}},
         {"Code": {"S3Bucket": "b", "S3Key": "k", "S3ObjectStorageMode": "REFERENCE"}},
         {"Runtime": "custom"},
     ],

@@ -1,4 +1,6 @@
-"""Capacity providers: kept, with their states (contract 01 §6, 06 §4). Functions cannot run on them here yet, and CreateFunction says so.
+"""Capacity providers: kept, with their states, and the function versions that use them (contract 01 §6, 06 §4).
+
+The machine is what it is: a provider names no other one, and functions on it run in environments as all others do.
 
 A provider is Pending for ``TRANSITION_S`` after its creation and Deleting as long before it is gone; a transition that a killed process
 left open is ended by the next one.
@@ -13,7 +15,8 @@ from typing import Any, Protocol
 
 from lambent.clock import Clock
 from lambent.control import page_marker
-from lambent.control.function_configuration import FunctionRecord, timestamp
+from lambent.control.function_configuration import FunctionRecord, show, timestamp
+from lambent.control.function_kinds import provider_of
 from lambent.control.function_table import FunctionTable
 from lambent.control.small_table import Document, SmallTable
 from lambent.errors import ClientFault, conflict, invalid_parameter, not_found
@@ -139,6 +142,28 @@ class CapacityProviders:
         page, more = page_marker.page("function-versions-by-capacity-provider", params, items, self._limits.page)
         return {"CapacityProviderArn": arn, "FunctionVersions": page, **more}
 
+    # -- functions ------------------------------------------------------------------------------------------------------------------------
+
+    def admit(self, call: Call, arn: str) -> None:
+        """Refuse a function on a provider that is not there or not Active."""
+        key, found = self._existing(call, "CreateFunction", arn)
+        if found["shown"]["State"] != "Active":
+            _settled(found, key)
+
+    def admit_version(self, record: FunctionRecord) -> None:
+        """Refuse what makes too many versions on one provider; ``record`` is the function as it would be."""
+        arn = provider_of(record.configuration)
+        if not arn:
+            return
+        others = (each for each in self._functions if each.arn != record.arn and provider_of(each.configuration) == arn)
+        if len(record.versions) + sum(len(each.versions) for each in others) > self._limits.capacity_provider_versions:
+            raise ClientFault(
+                "FunctionVersionsPerCapacityProviderLimitExceededException",
+                400,
+                f"The maximum number of function versions ({self._limits.capacity_provider_versions}) of capacity provider {arn} "
+                "has been reached.",
+            )
+
     # -- tags -----------------------------------------------------------------------------------------------------------------------------
 
     def tags_of(self, call: Call, name: str) -> Mapping[str, str]:
@@ -181,12 +206,12 @@ class CapacityProviders:
         return key, found
 
     def _versions(self, arn: str) -> Iterator[dict[str, str]]:
-        """The versions of functions that are to run on a provider."""
+        """The functions on a provider and their versions."""
         for record in self._functions:
             for number, version in {"": record, **record.versions}.items():
-                if _provider(version) == arn:
+                if provider_of(version.configuration) == arn:
                     function = record.arn.qualified(number) if number else record.arn
-                    yield {"FunctionArn": str(function), "State": version.state.shown()["State"]}
+                    yield {"FunctionArn": str(function), "State": show(version)["State"]}
 
     async def _settle(self, key: str, fence: str) -> None:
         """End a transition, however long the store is unavailable."""
@@ -232,11 +257,6 @@ def _scaling(given: Params) -> dict[str, Any]:
 
 def _given(document: Params) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
-
-
-def _provider(record: FunctionRecord) -> str:
-    config = record.configuration.get("CapacityProviderConfig") or {}
-    return str((config.get("LambdaManagedInstancesCapacityProviderConfig") or {}).get("CapacityProviderArn", ""))
 
 
 def _settled(document: Document | None, key: str) -> Document:

@@ -35,9 +35,8 @@ class BucketObject:
 
 def bucket_object(operation: str, code: Params) -> BucketObject | None:
     """The object that ``code`` names, if it names one. Raises ``ClientFault`` for what is asked of it and not done here."""
-    for name, refused in (("S3ObjectStorageMode", "REFERENCE"), ("SourceKMSKeyArn", None)):
-        if code.get(name) and refused in (None, code[name]):
-            raise NotImplementedFault("lambda", f"{operation} with {name}{f' {refused}' if refused else ''}")
+    if code.get("S3ObjectStorageMode") == "REFERENCE":
+        raise NotImplementedFault("lambda", f"{operation} with S3ObjectStorageMode REFERENCE")
     if not any(code.get(name) for name in S3_MEMBERS):
         return None
     if not code.get("S3Bucket") or not code.get("S3Key"):

@@ -15,16 +15,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lambent.arn import LATEST, FunctionArn
+from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn
 from lambent.control.alias import Alias
 from lambent.control.code import Code
 from lambent.control.file_systems import FileSystems
+from lambent.control.function_kinds import members, on_provider
 from lambent.control.function_state import FunctionState, Phase
 from lambent.control.image_code import is_image, overrides
 from lambent.control.layer_merge import merged_key
 from lambent.control.layer_table import ResolvedLayers
 from lambent.control.logging_config import default_logging, merge_logging
-from lambent.function_version import FunctionVersion, ImageRoot
+from lambent.function_version import DURABLE, UNPUBLISHED, FunctionVersion, ImageRoot
 
 Configuration = dict[str, Any]
 Images = Callable[[Configuration], tuple[ImageRoot, str] | None]
@@ -41,6 +42,9 @@ _UNLISTED = frozenset(
         "RuntimeVersionConfig",
     }
 )
+
+
+_PLACES = {LATEST_PUBLISHED: 1 << 62}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,9 @@ class FunctionRecord:
     tags: Mapping[str, str] = field(default_factory=dict)
     unzipped: int = 0
     attached: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    versions: Mapping[str, FunctionRecord] = field(default_factory=dict)  # by number; documents of their own in the store
+    versions: Mapping[str, FunctionRecord] = field(
+        default_factory=dict
+    )  # by number or $LATEST.PUBLISHED; with documents of their own
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     last_version: int = 0  # the greatest number that was ever given
     published: str = ""  # what was published last (versions.fingerprint)
@@ -88,6 +94,11 @@ class FunctionRecord:
         alias = self.aliases.get(qualifier or LATEST)
         version = alias.version if alias is not None else qualifier or LATEST
         return self if version == LATEST else self.versions.get(version)
+
+    def listed(self, after: int = -1) -> list[tuple[int, str, FunctionRecord]]:
+        """Versions in the order of lists, each with a number that grows: ``$LATEST``, the numbers, ``$LATEST.PUBLISHED``."""
+        numbered = [(_PLACES.get(name) or int(name), name, version) for name, version in self.versions.items()]
+        return sorted((each for each in [(0, LATEST, self), *numbered] if each[0] > after), key=lambda each: each[0])
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -142,7 +153,9 @@ def build(
     }
     if params.get("TenancyConfig"):
         document["TenancyConfig"] = {"TenantIsolationMode": params["TenancyConfig"]["TenantIsolationMode"]}
-    return merge_code(merge(document, params, now, layers), code, None, now)
+    if on_provider(params):  # always JSON (contract 06 §4)
+        document["LoggingConfig"] = merge_logging(document["LoggingConfig"], {"LogFormat": "JSON"})
+    return merge_code(merge(document, params, now, layers), code, None, now, params["Code"].get("SourceKMSKeyArn"))
 
 
 def merge(document: Configuration, params: Mapping[str, Any], now: float, layers: ResolvedLayers | None = None) -> Configuration:
@@ -162,13 +175,7 @@ def merge(document: Configuration, params: Mapping[str, Any], now: float, layers
         merged["TracingConfig"] = {"Mode": params["TracingConfig"]["Mode"]}
     if params.get("LoggingConfig") is not None:
         merged["LoggingConfig"] = merge_logging(document["LoggingConfig"], params["LoggingConfig"])
-    if params.get("VpcConfig") is not None:
-        merged["VpcConfig"] = {
-            "SubnetIds": [],
-            "SecurityGroupIds": [],
-            "VpcId": "",
-            "Ipv6AllowedForDualStack": bool(params["VpcConfig"].get("Ipv6AllowedForDualStack")),
-        }
+    merged |= members(document, params)
     configs = params.get("FileSystemConfigs")
     _set_or_drop(merged, "FileSystemConfigs", configs, configs)
     if layers is not None:
@@ -188,9 +195,11 @@ def merge(document: Configuration, params: Mapping[str, Any], now: float, layers
     return merged
 
 
-def merge_code(document: Configuration, code: Code, architectures: list[str] | None, now: float) -> Configuration:
-    """``document`` with other code."""
-    merged = dict(document)
+def merge_code(document: Configuration, code: Code, architectures: list[str] | None, now: float, key: str | None = None) -> Configuration:
+    """``document`` with other code; ``key`` is the SourceKMSKeyArn that came with it."""
+    merged = {name: value for name, value in document.items() if name != "_source_key"}
+    if key:
+        merged["_source_key"] = key
     merged["CodeSha256"] = code.sha256 if is_image(document) else base64.b64encode(bytes.fromhex(code.sha256)).decode()
     merged["CodeSize"] = code.size
     if code.image_uri:
@@ -205,9 +214,20 @@ def show(record: FunctionRecord, qualifier: str | None = None) -> Configuration:
     """The FunctionConfiguration that a caller sees, who asked with ``qualifier``."""
     document = {name: value for name, value in record.configuration.items() if not name.startswith("_")}
     shown = {**document, **record.state.shown(), "RevisionId": record.revision_id}
+    if shown["State"] == "Active":
+        shown["State"] = _standing(record)
     if qualifier is not None:
         shown["FunctionArn"] = str(record.arn.qualified(qualifier))
     return shown
+
+
+def _standing(record: FunctionRecord) -> str:
+    """The State of a function or version whose code is ready."""
+    document = record.configuration
+    if "_deactivated" in document:
+        return "Deactivated"
+    unpublished = document["Version"] == LATEST and on_provider(document) and not record.versions
+    return UNPUBLISHED if unpublished else "Active"
 
 
 def show_listed(record: FunctionRecord, qualifier: str | None = None) -> Configuration:
@@ -246,7 +266,7 @@ def compile_version(
         environment=document.get("Environment", {}).get("Variables", {}),
         role=document["Role"],
         log_group=logging["LogGroup"],
-        state=shown["State"] if serving is None or lost else "Active",
+        state=shown["State"] if serving is None or lost else _runnable(document),
         state_reason=record.state.reason if serving is None or lost else "",
         opt_dir=f"{code_root}/{layers}" if layers else "",
         layer_sha256=layers,
@@ -259,6 +279,15 @@ def compile_version(
         tracing=document.get("TracingConfig", {}).get("Mode", "PassThrough"),
     )
     return replace(version, environment_key=version.keyed())
+
+
+def _runnable(document: Configuration) -> str:
+    """``Active``, or why a version whose code is ready is not invoked."""
+    if "_deactivated" in document:
+        return "Deactivated"
+    if "DurableConfig" in document:
+        return DURABLE
+    return UNPUBLISHED if on_provider(document) and document["Version"] == LATEST else "Active"
 
 
 def code_of(document: Mapping[str, Any]) -> str:

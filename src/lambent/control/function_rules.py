@@ -5,8 +5,8 @@ The wire has already held every request to the model's types, lengths, patterns 
 * AWS's own service rules, in AWS's words: limits narrower than the model's, reserved variables, what a zip function must have.
 * What this machine cannot do: a runtime without its interpreter (said by the catalogue), an architecture that is not its own.
 * What Lambent does not do yet. An option whose effect is missing must not be accepted in silence, so it answers ``NotImplementedFault``
-  with the member named. ``KMSKeyArn`` and ``TracingConfig`` are kept and shown: they change nothing about
-  what a synchronous invocation answers.
+  with the member named. What AWS's deploy tools send as a matter of course is kept and shown, and the parity page tells what
+  comes of it (``WITHOUT_EFFECT``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from lambent.control import image_code
+from lambent.control import function_kinds, image_code
 from lambent.control.code_source import S3_MEMBERS, BucketObject, bucket_object
 from lambent.control.destinations import check_dead_letters
 from lambent.control.file_systems import FileSystems
@@ -51,20 +51,20 @@ def machine_architecture() -> str:
     return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
 
 
-REFUSED_IF_SET = ("PublishTo", "RuntimeConfig")
-REFUSED_IF_PRESENT = (
-    "CapacityProviderConfig",
-    "DurableConfig",
-    "AcceleratorConfig",
-)  # even empty they ask for another kind
+REFUSED_IF_SET = ("RuntimeConfig",)
 REFUSED_BY_VALUE = {
-    "VpcConfig": "with subnets or security groups",
-    "SnapStart": "ApplyOn other than None",
-    "Code": "S3ObjectStorageMode REFERENCE, SourceKMSKeyArn",
+    "Runtime": "custom",
+    "Code": "S3ObjectStorageMode REFERENCE",
 }
 """Answered with ``NotImplementedException``: their effect does not exist yet, and to accept them would be a lie."""
 
 WITHOUT_EFFECT = {
+    "AcceleratorConfig": "no accelerator is given to an environment",
+    "CapacityProviderConfig": "environments are those of this machine, with one invocation at a time; what is invoked is as on AWS",
+    "Code.SourceKMSKeyArn": "nothing is encrypted with it",
+    "DurableConfig": "an invocation answers NotImplementedException",
+    "SnapStart": "no snapshot is taken; OptimizationStatus is Off on every version",
+    "VpcConfig": "functions reach what `sandbox.egress` says; VpcId is empty",
     "KMSKeyArn": "nothing is encrypted with it",
     "TracingConfig": "no segments are sent; the trace header is passed on",
     "FileSystemConfigs.S3FilesConfig": "a folder of this machine stands for the file system",
@@ -96,18 +96,22 @@ class Rules:
             if not params.get("Runtime") or not params.get("Handler"):
                 raise invalid_parameter("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
             content = self.zip_file("CreateFunction", params["Code"])
-        self._configuration(params, default_logging(""))
+        self._configuration(params, default_logging(""), {})
+        function_kinds.check_create(params)
         self.architectures(params)
         self.tags(params.get("Tags") or {})
         return content
 
-    def update_configuration(self, params: Params, package_type: str = "Zip") -> None:
-        """Check what of UpdateFunctionConfiguration depends on nothing of the function but its package type."""
-        if "CapacityProviderConfig" in params:
-            raise invalid_parameter("CapacityProviderConfig isn't supported for Lambda Default functions.")
+    def update_configuration(self, params: Params, before: Params) -> None:
+        """Check UpdateFunctionConfiguration; of the function, which has the document ``before``, only what never changes."""
         _refuse_unbuilt("UpdateFunctionConfiguration", params)
-        image_code.check_members(package_type, params)
-        self._configuration(params, None)
+        image_code.check_members(before["PackageType"], params)
+        self._configuration(params, None, before)
+
+    def update_of(self, before: Params, params: Params) -> None:
+        """Check the rest of it, against the document as it stands."""
+        self.logging(before["LoggingConfig"], params.get("LoggingConfig"))
+        function_kinds.check_update(before, params)
 
     def update_code(self, params: Params, package_type: str = "Zip") -> Source:
         """Check UpdateFunctionCode; gives the zip, the object that is one, or the name of the image."""
@@ -166,17 +170,19 @@ class Rules:
                 f"The actual size is {code + layers} bytes."
             )
 
-    def _configuration(self, params: Params, logging: Mapping[str, str] | None) -> None:
+    def _configuration(self, params: Params, logging: Mapping[str, str] | None, before: Params) -> None:
         limits = self._limits
+        kind = {**before, **params}
+        memory, storage = function_kinds.most_memory(kind, limits.memory_max_mb), function_kinds.most_storage(kind, limits.ephemeral_max_mb)
         size = (params.get("EphemeralStorage") or {}).get("Size")
         complaints = [
             *_out_of_range("timeout", params.get("Timeout"), 1, limits.timeout_max_s),
-            *_out_of_range("memorySize", params.get("MemorySize"), limits.memory_min_mb, limits.memory_max_mb),
-            *_out_of_range("ephemeralStorage.size", size, limits.ephemeral_min_mb, limits.ephemeral_max_mb),
+            *_out_of_range("memorySize", params.get("MemorySize"), limits.memory_min_mb, memory),
+            *_out_of_range("ephemeralStorage.size", size, limits.ephemeral_min_mb, storage),
         ]
         if complaints:
             raise validation_fault(complaints)
-        if logging is not None:
+        if logging is not None and not function_kinds.on_provider(kind):
             self.logging(logging, params.get("LoggingConfig"))
         if (params.get("DeadLetterConfig") or {}).get("TargetArn"):
             check_dead_letters(params["DeadLetterConfig"]["TargetArn"])
@@ -211,11 +217,5 @@ def _out_of_range(member: str, value: int | None, low: int, high: int) -> list[s
 def _refuse_unbuilt(operation: str, params: Params) -> None:
     """Refuse the options whose effect does not exist yet."""
     named: list[str] = [name for name in REFUSED_IF_SET if params.get(name)]
-    named += [name for name in REFUSED_IF_PRESENT if name in params]
-    network = params.get("VpcConfig") or {}
-    if network.get("SubnetIds") or network.get("SecurityGroupIds"):
-        named.append("VpcConfig")
-    if (params.get("SnapStart") or {}).get("ApplyOn", "None") != "None":
-        named.append("SnapStart")
     if named:
         raise NotImplementedFault("lambda", f"{operation} with {', '.join(named)}")

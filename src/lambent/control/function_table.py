@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from lambent.arn import FunctionArn
 from lambent.control.function_configuration import FunctionRecord
+from lambent.control.function_kinds import on_provider
 from lambent.errors import PlatformFault
 from lambent.store.contract import ABSENT, Delete, Mutation, Put, Store, StoreConflict
 
@@ -67,8 +68,8 @@ class FunctionTable:
 
     async def _with_versions(self, key: str, record: FunctionRecord) -> FunctionRecord:
         """A function read from the store, with its versions, which have documents of their own."""
-        if not record.last_version:
-            return record
+        if not record.last_version and not on_provider(record.configuration):
+            return record  # it cannot have any
         versions: dict[str, FunctionRecord] = {}
         after = ""
         while page := await self._store.scan(VERSION_KIND, f"{key}/", after):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lambent.arn import LATEST, FunctionArn
+from lambent.arn import FunctionArn
 from lambent.control import page_marker
 from lambent.control.attachments import attached
 from lambent.control.function_configuration import Configuration, FunctionRecord, code_of, show, show_listed
@@ -37,6 +37,8 @@ class FunctionViews:
             answer["Code"] = location(record.configuration)
         else:
             answer["Code"] = {"RepositoryType": "S3", "Location": self._location(call.base_url, code_of(record.configuration))}
+            if "_source_key" in record.configuration:
+                answer["Code"]["SourceKMSKeyArn"] = record.configuration["_source_key"]
         if record.tags and arn.qualifier is None:
             answer["Tags"] = dict(record.tags)
         whole = self._table.get(arn)
@@ -69,20 +71,18 @@ class FunctionViews:
     def _list_every_version(self, call: Call, after: str, size: int) -> dict[str, Any]:
         """By name, and ``$LATEST`` before the numbers; a marker is ``name:number`` of the last one shown."""
         name, _, last = after.partition(":")
-        found: list[tuple[FunctionRecord, int]] = []
+        found: list[tuple[int, str, FunctionRecord]] = []
         first = self._table.get(FunctionArn(call.region, call.account, name)) if name else None
         if first is not None:
-            found += [(first, number) for number in sorted(map(int, first.versions)) if number > int(last or 0)]
+            found += first.listed(int(last or 0))
         page, _ = self._table.page(call.account, call.region, name, size + 1)
         for record in page:
-            found += [(record, number) for number in (0, *sorted(map(int, record.versions)))]
+            found += record.listed()
         chosen = found[:size]
-        shown = [
-            show_listed(record.versions[str(number)], str(number)) if number else show_listed(record, LATEST) for record, number in chosen
-        ]
+        shown = [show_listed(record, version) for _, version, record in chosen]
         answer: dict[str, Any] = {"Functions": shown}
         if len(found) > size:
-            answer["NextMarker"] = page_marker.encode("functions", f"{chosen[-1][0].arn.name}:{chosen[-1][1]}")
+            answer["NextMarker"] = page_marker.encode("functions", f"{chosen[-1][2].arn.name}:{chosen[-1][0]}")
         return answer
 
     def _find(self, call: Call, action: str, params: Params) -> tuple[FunctionArn, FunctionRecord]:

@@ -39,6 +39,7 @@ from lambent.control.function_configuration import (
     merge_code,
     show,
 )
+from lambent.control.function_kinds import on_provider, only_on_provider, provider_of
 from lambent.control.function_names import missing, new_name, resolve, resolve_function
 from lambent.control.function_rules import Rules, Source
 from lambent.control.function_state import CodeLost as CodeLostEvent
@@ -121,6 +122,8 @@ class Functions:
         self._images = images
         self._source = source
         self.admit: Admit = lambda call, arn, config: None
+        self.admit_provider: Callable[[Call, str], None] = lambda call, provider: None
+        self.admit_version: Callable[[FunctionRecord], None] = lambda record: None
         self._collecting = False
         self._views = FunctionViews(table, code.location, limits)
         self._code_root = code.folder("").rstrip("/")
@@ -141,6 +144,8 @@ class Functions:
         arn = new_name(call, params["FunctionName"])
         source = self._rules.create(params)
         self.admit(call, arn, params.get("CodeSigningConfigArn"))
+        if on_provider(params):
+            self.admit_provider(call, provider_of(params))
         await self._rules.runtime(params)
         if self._table.get(arn) is not None:
             raise _exists(arn)
@@ -163,9 +168,7 @@ class Functions:
                     unzipped=code.unzipped,
                     attached=signed(params),
                 )
-                if params.get("Publish"):
-                    record, _ = publish(record, fence=call.request_id)
-                return record, Create(call.request_id, now)
+                return self._published(record, call, params), Create(call.request_id, now)
 
             return self._show_changed(await self._change(arn, decide), params)
 
@@ -187,7 +190,7 @@ class Functions:
             code = await self._try(call, source)
             self._require_room(arn, code.unzipped - before.unzipped)
             self._rules.unzipped(code.unzipped, layers_of(before.configuration).unzipped)
-            tried = merge_code(before.configuration, code, params.get("Architectures"), self._clock.now())
+            tried = merge_code(before.configuration, code, params.get("Architectures"), self._clock.now(), params.get("SourceKMSKeyArn"))
             tried["LastModified"] = before.configuration["LastModified"]
             return show(replace(before, configuration=tried))
         async with self._put(call, source) as code:
@@ -196,12 +199,12 @@ class Functions:
     async def update_configuration(self, call: Call, params: Params) -> Configuration:
         arn = resolve_function(call, "UpdateFunctionConfiguration", params["FunctionName"])
         before = self._changeable(self._table.get(arn), arn, Operation.UPDATE_CONFIGURATION, params)
-        self._rules.update_configuration(params, before.configuration["PackageType"])
+        self._rules.update_configuration(params, before.configuration)
         await self._rules.runtime(params)
 
         def decide(found: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
             record = self._changeable(found, arn, Operation.UPDATE_CONFIGURATION, params)
-            self._rules.logging(record.configuration["LoggingConfig"], params.get("LoggingConfig"))
+            self._rules.update_of(record.configuration, params)
             layers = self._resolve_layers(call, params)
             self._rules.unzipped(record.unzipped, layers.unzipped if layers else 0)
             now = self._clock.now()
@@ -216,10 +219,8 @@ class Functions:
             raise missing(whole)
         if arn.qualifier == LATEST:
             raise invalid_parameter("$LATEST version cannot be deleted without deleting the function.")
-        if arn.qualifier == LATEST_PUBLISHED:
-            raise missing(arn)
         if arn.qualifier is not None:
-            if not (arn.qualifier.isascii() and arn.qualifier.isdigit()):
+            if arn.qualifier != LATEST_PUBLISHED and not (arn.qualifier.isascii() and arn.qualifier.isdigit()):
                 raise invalid_parameter("Deletion of aliases is not currently supported.")
             await self._delete_version(whole, arn.qualifier)
             return
@@ -308,17 +309,26 @@ class Functions:
         self._require_room(arn, code.unzipped - record.unzipped)
         self._rules.unzipped(code.unzipped, layers_of(record.configuration).unzipped)
         now = self._clock.now()
-        document = merge_code(record.configuration, code, params.get("Architectures"), now)
+        document = merge_code(record.configuration, code, params.get("Architectures"), now, params.get("SourceKMSKeyArn"))
         record = replace(record, configuration=document, unzipped=code.unzipped)
-        if params.get("Publish"):
+        return self._published(record, call, params), Update(call.request_id, now)
+
+    def _published(self, record: FunctionRecord, call: Call, params: Params) -> FunctionRecord:
+        """``record`` with the version that ``Publish`` or ``PublishTo`` asks for, which waits for the change."""
+        if params.get("PublishTo"):
+            if not on_provider(record.configuration):
+                raise only_on_provider("PublishTo")
+            record, _ = publish(record, fence=call.request_id, name=LATEST_PUBLISHED)
+        elif params.get("Publish"):
             record, _ = publish(record, fence=call.request_id)
-        return record, Update(call.request_id, now)
+        self.admit_version(record)
+        return record
 
     @staticmethod
     def _show_changed(record: FunctionRecord, params: Params) -> Configuration:
         """What a create or an update of code answers: with ``Publish``, the version."""
-        number = str(record.last_version)
-        version = record.versions.get(number) if params.get("Publish") else None
+        number = LATEST_PUBLISHED if params.get("PublishTo") else str(record.last_version)
+        version = record.versions.get(number) if params.get("Publish") or params.get("PublishTo") else None
         return show(record) if version is None else show(version, number)
 
     def _require_room(self, arn: FunctionArn, more: int) -> None:
@@ -532,7 +542,7 @@ def _moved(version: FunctionRecord, event: Event) -> FunctionRecord:
     state, _ = version.state.handle(event)
     if state is version.state:
         return version
-    return replace(version, state=state, serving=version.configuration if isinstance(event, Prepared) else None)
+    return replace(version, state=state, serving=version.configuration if isinstance(event, Prepared) else version.serving)
 
 
 def _exists(arn: FunctionArn) -> ClientFault:

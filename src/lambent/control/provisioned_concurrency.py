@@ -15,6 +15,7 @@ from lambent.control import page_marker
 from lambent.control.attachments import all_attached, attach, attached, find, require
 from lambent.control.concurrency import PROVISIONED, Concurrency, claim_of, wanted
 from lambent.control.function_configuration import FunctionRecord, timestamp
+from lambent.control.function_kinds import on_provider
 from lambent.control.function_names import missing, resolve, resolve_function
 from lambent.control.function_table import FunctionTable
 from lambent.errors import ClientFault, conflict, invalid_parameter
@@ -52,6 +53,7 @@ class ProvisionedConcurrency:
 
         def mutate(before: FunctionRecord | None) -> FunctionRecord:
             record = require(before, arn)
+            _require_kind(record, qualifier, count)
             _require_apart(record, qualifier)
             self._require_budget(record, qualifier, count)
             return attach(record, PROVISIONED, qualifier, {"Requested": count, "LastModified": modified})
@@ -145,6 +147,18 @@ def _require_apart(record: FunctionRecord, qualifier: str) -> None:
     taken = {version for name in configured if name != qualifier for version in wanted(record, name, configured[name]["Requested"])}
     if alias.version in taken or any(version in taken for version in alias.weights):
         raise conflict("Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version")
+
+
+def _require_kind(record: FunctionRecord, qualifier: str, count: int) -> None:
+    """Some kinds of functions do without (contract 06 §2, §5)."""
+    for version in wanted(record, qualifier, count):
+        document = record.versions[version].configuration
+        if on_provider(document):
+            raise invalid_parameter("Provisioned Concurrency is not supported for functions on a capacity provider.")
+        if document["SnapStart"]["ApplyOn"] != "None":
+            raise invalid_parameter("Provisioned Concurrency is not supported for SnapStart enabled functions.")
+        if "TenancyConfig" in document:
+            raise invalid_parameter("Provisioned Concurrency is not supported for functions with TenancyConfig.")
 
 
 def _unpublished() -> ClientFault:

@@ -1,16 +1,18 @@
 """How many environments a version on a capacity provider has (contract 01 §6, 06 §4).
 
-Only functions on capacity providers have one, and none can be created here yet, so every function is told that it has none.
+Only functions on capacity providers have one. Between the two numbers nothing is kept ahead here: environments come and go with the
+invocations. Zero for both deactivates a version: it is shown as Deactivated and not invoked until it gets other numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lambent.arn import FunctionArn
 from lambent.control.attachments import attach, attached, find, require
-from lambent.control.function_configuration import FunctionRecord
+from lambent.control.function_configuration import FunctionRecord, show
 from lambent.control.function_table import FunctionTable
 from lambent.errors import invalid_parameter
 from lambent.wire.call import Call
@@ -37,10 +39,11 @@ class ScalingConfigs:
         arn, _ = self._find(call, "PutFunctionScalingConfig", params)
 
         def mutate(found: FunctionRecord | None) -> FunctionRecord:
-            return attach(require(found, arn), FAMILY, arn.qualifier or "", given or None)
+            record = attach(require(found, arn), FAMILY, arn.qualifier or "", given or None)
+            return _activated(record, arn.qualifier or "", high != 0)
 
-        record = require(await self._table.change(arn, mutate), arn)
-        return {"FunctionState": _version(record, arn).state.shown()["State"]}
+        record = require(await self._table.change(arn, mutate, self._table.reloaded), arn)
+        return {"FunctionState": show(_version(record, arn))["State"]}
 
     def get(self, call: Call, params: Params) -> dict[str, Any]:
         arn, record = self._find(call, "GetFunctionScalingConfig", params)
@@ -52,6 +55,16 @@ class ScalingConfigs:
         if "CapacityProviderConfig" not in _version(record, arn).configuration:
             raise invalid_parameter("Function scaling configuration isn't supported for Lambda Default functions.")
         return arn, record
+
+
+def _activated(record: FunctionRecord, name: str, active: bool) -> FunctionRecord:
+    """``record`` with this version active or not."""
+    version = record.versions[name]
+    configuration = {member: value for member, value in version.configuration.items() if member != "_deactivated"}
+    if not active:
+        configuration["_deactivated"] = True
+    serving = configuration if version.serving is not None else None
+    return replace(record, versions={**record.versions, name: replace(version, configuration=configuration, serving=serving)})
 
 
 def _version(record: FunctionRecord, arn: FunctionArn) -> FunctionRecord:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lambent.arn import LATEST, FunctionArn
+from lambent.arn import LATEST_PUBLISHED, FunctionArn
 from lambent.control import page_marker
 from lambent.control.function_configuration import Configuration, FunctionRecord, show, show_listed
+from lambent.control.function_kinds import on_provider, only_on_provider
 from lambent.control.function_names import missing, resolve_function
 from lambent.control.function_state import Operation
 from lambent.control.function_table import FunctionTable
@@ -37,16 +38,18 @@ class Versions:
 
     async def publish(self, call: Call, params: Params) -> Configuration:
         arn = resolve_function(call, "PublishVersion", params["FunctionName"])
-        if params.get("PublishTo"):
-            raise invalid_parameter("PublishTo is supported only for functions that run on a capacity provider.")
+        name = LATEST_PUBLISHED if params.get("PublishTo") else None
         number = ""
 
         def mutate(before: FunctionRecord | None) -> FunctionRecord:
             nonlocal number
             record = self._checked(before, arn, params)
-            after, number = publish(record, params.get("Description"))
+            if name is not None and not on_provider(record.configuration):
+                raise only_on_provider("PublishTo")
+            after, number = publish(record, params.get("Description"), name=name)
             if after is record:
                 return record
+            self._functions.admit_version(after)
             return replace(after, revision_id=str(uuid.uuid4()))
 
         after = await self._table.change(arn, mutate, self._functions.versions_changed)
@@ -70,20 +73,15 @@ class Versions:
         return before
 
     def list_versions(self, call: Call, params: Params) -> dict[str, Any]:
-        """``$LATEST`` first, then ascending."""
+        """``$LATEST`` first, then ascending, then ``$LATEST.PUBLISHED``."""
         arn = resolve_function(call, "ListVersionsByFunction", params["FunctionName"])
         record = self._table.get(arn)
         if record is None:
             raise missing(arn)
-        after = int(page_marker.decode("versions", params["Marker"])) if params.get("Marker") else -1
-        numbers = [number for number in (0, *sorted(map(int, record.versions))) if number > after]
+        listed = record.listed(int(page_marker.decode("versions", params["Marker"])) if params.get("Marker") else -1)
         size = min(params.get("MaxItems") or self._limits.page, self._limits.page)
-        page = numbers[:size]
-        answer: dict[str, Any] = {
-            "Versions": [
-                show_listed(record.versions[str(number)], str(number)) if number else show_listed(record, LATEST) for number in page
-            ]
-        }
-        if len(numbers) > size:
-            answer["NextMarker"] = page_marker.encode("versions", str(page[-1]))
+        page = listed[:size]
+        answer: dict[str, Any] = {"Versions": [show_listed(version, name) for _, name, version in page]}
+        if len(listed) > size:
+            answer["NextMarker"] = page_marker.encode("versions", str(page[-1][0]))
         return answer

@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from lambent.arn import LATEST, FunctionArn
-from lambent.errors import conflict, not_found
-from lambent.function_version import FunctionVersion
+from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn
+from lambent.errors import ClientFault, NotImplementedFault, conflict, not_found
+from lambent.function_version import DURABLE, UNPUBLISHED, FunctionVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,17 @@ class Registry:
             found = versions.get(pointer.draw()) if pointer is not None else None
         if found is None:
             raise not_found(f"Function not found: {target.qualified(qualifier)}")
-        if found.state != "Active":
-            raise conflict(
-                f"The operation cannot be performed at this time. The function is currently in the following state: {found.state}"
-            )
-        return found
+        return found if found.state == "Active" else self._instead(target, found)
+
+    def _instead(self, target: FunctionArn, found: FunctionVersion) -> FunctionVersion:
+        """What runs for ``found``, which does not. Without a qualifier a function on a capacity provider means what it published last."""
+        if found.state == UNPUBLISHED and target.qualifier is None:
+            if LATEST_PUBLISHED not in self._functions[_key(target)]:
+                raise ClientFault("NoPublishedVersionException", 400, "The function has no published versions available.")
+            return self.resolve(target.qualified(LATEST_PUBLISHED))
+        if found.state == DURABLE:
+            raise NotImplementedFault("lambda", "Invoke of functions with DurableConfig")
+        raise conflict(f"The operation cannot be performed at this time. The function is currently in the following state: {found.state}")
 
     def __iter__(self) -> Iterator[FunctionVersion]:
         for versions in self._functions.values():
