@@ -38,6 +38,7 @@ _PARTS = ("blobs", "objects", "logs")
 _SQLITE = "lambent.sqlite"
 _MEMBER = re.compile(r"(store|blobs|objects|logs)/([0-9a-zA-Z_-]{1,128}|\d{6}\.jsonl\.gz)")
 _ROWS_MOST = 512 * 1024 * 1024
+_COUNTED = ("documents", "entries", "messages", "blobs", "blobBytes", "objects", "objectBytes", "logRows")
 _NO_ROWS = (
     ValueError,
     TypeError,
@@ -148,17 +149,17 @@ class Staging:
         digest = hashlib.sha256()
         with _created(path) as file:
             async for piece in member.pieces():
-                digest.update(piece)
-                await asyncio.to_thread(file.write, piece)
+                await asyncio.to_thread(_write, file, piece, digest)
         if folder == "blobs" and digest.hexdigest() != name:
             raise BadArchive(f"the backup is damaged: the blob {name} is not what its name says")
         self._add(folder, 1)
+        self._add(f"{folder.removesuffix('s')}Bytes", member.size)
 
     def _add(self, name: str, number: int) -> None:
         self._counts[name] = self._counts.get(name, 0) + number
 
     def _compare(self, contents: dict[str, Any]) -> None:
-        for name in ("documents", "entries", "messages", "blobs", "objects", "logRows"):
+        for name in _COUNTED:
             said, found = contents.get(name, 0), self._counts.get(name, 0)
             if said != found:
                 raise BadArchive(f"the backup is damaged: it says {said} {name} and has {found}")
@@ -217,6 +218,11 @@ def holds_state(data_dir: Path, database: str) -> str:
 def _created(path: Path) -> IO[bytes]:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _write(file: IO[bytes], piece: bytes, digest: hashlib._Hash) -> None:
+    digest.update(piece)
+    file.write(piece)
 
 
 def _swap(data_dir: Path, root: Path, name: str, at: Callable[[str], None]) -> None:
