@@ -12,11 +12,13 @@ from acceptance_helpers import RUNTIME, call
 from test_extensions import Make, make, wait_until  # noqa: F401
 
 EXTENSION = """#!/usr/bin/python3 -IS
-import http.client, http.server, json, os, socket, sys, threading
+import http.client, http.server, json, os, socket, sys, threading, time
 
 name, api_of, protocol, types = os.path.basename(__file__), os.environ["API"], os.environ["PROTOCOL"], os.environ["TYPES"].split()
 
 def keep(events):
+    while os.path.exists("/tmp/hold"):
+        time.sleep(0.002)
     with open("/tmp/events", "a") as file:
         file.writelines(json.dumps(event) + "\\n" for event in events)
 
@@ -69,6 +71,13 @@ print("loading")
 def handler(event, context):
     if event.get("do") == "read":
         return open("/tmp/events").read() if os.path.exists("/tmp/events") else ""
+    if event.get("do") == "flood":
+        open("/tmp/hold", "w").close()
+        for number in range(event["lines"]):
+            print("flood", number)
+        return None
+    if event.get("do") == "release":
+        return os.remove("/tmp/hold")
     print(json.dumps({"level": "INFO", "hello": "world"}))
     if event.get("do") == "fail":
         raise ValueError("no")
@@ -285,3 +294,24 @@ def test_what_extensions_print_stands_in_the_log_and_its_tail(api, watched):
     assert lines[0].startswith("START RequestId: ")
     assert lines[-1].startswith("REPORT RequestId: ")
     assert sorted(lines[1:-2]) == ["told", '{"level": "INFO", "hello": "world"}']
+
+
+def test_one_that_falls_behind_is_told_how_much_it_has_missed(api, watched):
+    """A batch that it sits on and one that waits are kept for it, whatever it does; nothing of it slows the function down."""
+    function = watched("behind", types="function")
+    lines = 5_000
+    call(api, function.name, {"do": "flood", "lines": lines})
+    call(api, function.name, {"do": "release"})
+    events = function.until("platform.logsDropped")
+    wait_until(lambda: not _missing(function, lines))
+    (dropped, *_) = (each["record"] for each in events if each["type"] == "platform.logsDropped")
+    assert set(dropped) == {"reason", "droppedRecords", "droppedBytes"}
+    assert 0 < dropped["droppedRecords"] < lines
+    assert dropped["droppedBytes"] > 10 * dropped["droppedRecords"]
+
+
+def _missing(function: Watched, lines: int) -> int:
+    """How many lines of the flood were neither delivered nor told of as dropped."""
+    events = function.events()
+    arrived = sum(1 for each in events if each["type"] == "function" and each["record"].startswith("flood"))
+    return lines - arrived - sum(each["record"]["droppedRecords"] for each in events if each["type"] == "platform.logsDropped")
