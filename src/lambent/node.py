@@ -339,7 +339,8 @@ class Node:
 
     def _start_pollers(self) -> None:
         kinds = source_kinds(self.settings, self.queues, self.mailbox, self.clock)
-        self.pollers = Pollers(kinds, self.front_door, self.clock, self.story)
+        self.mailbox.at = self.families.mappings.at = self._at
+        self.pollers = Pollers(kinds, self.front_door, self.clock, self.story, self._at)
         self._closers.push_async_callback(self.pollers.close, STOP_SECONDS)
         self.families.mappings.drained = self.pollers.drained
         self.pollers.start(self.families.mappings)
