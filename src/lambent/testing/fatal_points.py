@@ -3,7 +3,7 @@
     python -m lambent.testing.fatal_points event:accepted 3 --port 4566 --data-dir ...
 
 ends at the third event that is durable and not yet acknowledged. The names are those of ``ASYNC_POINTS`` and its like, in the modules that
-own the ways. ``LocalServer.fatal`` starts a server so.
+own the ways, and those of ``pointed_store.py``. ``LocalServer.fatal`` starts a server so.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ def killer(point: str, visits: int) -> Callable[[str], None]:
 
 
 def main(arguments: Sequence[str]) -> int:
+    from lambent import node
     from lambent.cli.up import announce, parse
-    from lambent.node import serve
     from lambent.settings import load
+    from lambent.testing.pointed_store import STORE_POINTS, PointedStore
 
     point, visits, *rest = arguments
     options = parse(rest)
@@ -40,7 +41,11 @@ def main(arguments: Sequence[str]) -> int:
         print(f"not understood: {rest}", file=sys.stderr)
         return 2
     config = options.pop("config", None)
-    return serve(load(config if isinstance(config, Path) else None, **options), announce, killer(point, int(visits)))
+    at = killer(point, int(visits))
+    if point in STORE_POINTS:
+        open_store = node._open_store
+        node._open_store = lambda *places: PointedStore(open_store(*places), at)
+    return node.serve(load(config if isinstance(config, Path) else None, **options), announce, at)
 
 
 if __name__ == "__main__":
