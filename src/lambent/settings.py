@@ -71,6 +71,7 @@ class SandboxSettings:
     provisioned_at_once: int = 4  # provisioned environments of a function that start at the same time
     init_timeout: float = 10.0
     pids: int = 1_024
+    mb_per_vcpu: int = 1_769  # memory of a function that a whole CPU comes with; 0: no limit
     interpreters: tuple[str, ...] = ()  # further folders or binaries to search for interpreters
     file_systems: Mapping[str, str] = field(default_factory=dict)  # ARN of an access point to the folder that stands for it at /mnt
     packages: tuple[str, ...] = ()  # folders like ".../python3.8" with boto3 for interpreters that the newest one left behind
@@ -213,6 +214,8 @@ def _check_values(settings: Settings) -> Settings:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise BadSetting(f"{name}: {value!r} is none of {', '.join(allowed)}")
+    if settings.sandbox.mb_per_vcpu < 0:
+        raise BadSetting("sandbox.mb_per_vcpu: must not be negative")
     for mirror in settings.images.mirrors:
         if not all(mirror.partition("=")):
             raise BadSetting(f"images.mirrors: {mirror!r} is not of the form host=host")

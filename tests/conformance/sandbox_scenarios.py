@@ -470,12 +470,15 @@ async def processes_are_bounded(world: World) -> None:
 
 @scenario("cpu")
 async def the_cpu_share_applies_after_init(world: World) -> None:
+    assert "100000" in await cpu_quotas_after_init(world)
+
+
+async def cpu_quotas_after_init(world: World) -> list[str]:
     environment = await world.started(memory_mb=1769)
     other = await world.started()
     environment.sandbox.settled()
     await other.sandbox.kill()  # requests are served in order
-    quotas = world.control_files("cpu.cfs_quota_us") + [text.split()[0] for text in world.control_files("cpu.max")]
-    assert "100000" in quotas
+    return world.control_files("cpu.cfs_quota_us") + [text.split()[0] for text in world.control_files("cpu.max")]
 
 
 # -- isolation ----------------------------------------------------------------------------------------------------------------------

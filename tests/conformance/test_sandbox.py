@@ -65,6 +65,17 @@ def test_without_a_pool(name: str) -> None:
     run("namespaces", suite.SCENARIOS[name][0], blanks=0)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="the share of the CPU needs root")
+@pytest.mark.parametrize(("mb_per_vcpu", "quota"), [(3538, {"50000"}), (0, {"-1", "max"})])
+def test_with_another_share_of_the_cpu(mb_per_vcpu: int, quota: set[str]) -> None:
+    async def shares(world: suite.World) -> None:
+        quotas = await suite.cpu_quotas_after_init(world)
+        assert set(quotas) & quota
+        assert "100000" not in quotas
+
+    run("namespaces", shares, mb_per_vcpu=mb_per_vcpu)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="egress needs root")
 @pytest.mark.parametrize("name", ["many_at_once", "the_network_is_its_own", "nothing_leaks"])
 def test_with_egress(name: str) -> None:

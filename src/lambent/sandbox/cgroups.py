@@ -31,9 +31,9 @@ CPU_PERIOD_US = 100_000
 _CONTROLLERS = ("memory", "cpu", "pids")
 
 
-def vcpus(memory_mb: int) -> float:
-    """The CPU share that AWS gives with ``memory_mb`` (contract 03 §6)."""
-    return memory_mb / 1769
+def vcpus(memory_mb: int, mb_per_vcpu: int = 1769) -> float:
+    """The CPU share that goes with ``memory_mb``; by default as much as AWS gives (contract 03 §6)."""
+    return memory_mb / mb_per_vcpu
 
 
 def instance_name(pid: int) -> str:

@@ -152,6 +152,7 @@ class Launcher:
         self.resolv_conf = ""
         self.blanks = 0
         self.pids = 1024
+        self.mb_per_vcpu = 1769  # 0: nobody's share of the CPU is limited
         self.closing = False
         self.code_root = "/"
         self.node = node
@@ -190,6 +191,7 @@ class Launcher:
             self.closing = True
             return
         self.code_root, self.blanks, self.pids = order["code_root"], order["blanks"], order["pids"]
+        self.mb_per_vcpu = order["mb_per_vcpu"]
         self.file_systems = order["file_systems"]
         missing = list(self.cgroups.missing)
         self._starter = ShellStarter(HOST_NAME, order["port"], 0 if self.rootless else self.first_uid + _SHELL_UID)
@@ -388,8 +390,8 @@ class Launcher:
     def _settle(self, node_id: str) -> None:
         memory_mb = self._memory_mb.pop(node_id, 0)
         cell = self._assigned.get(node_id)
-        if memory_mb and cell is not None and cell.leaf is not None:
-            cell.leaf.limit_cpu(vcpus(memory_mb))
+        if memory_mb and self.mb_per_vcpu and cell is not None and cell.leaf is not None:
+            cell.leaf.limit_cpu(vcpus(memory_mb, self.mb_per_vcpu))
 
     def _terminate(self, order: dict[str, Any]) -> None:
         cell = self._assigned.get(order["id"])

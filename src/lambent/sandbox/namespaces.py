@@ -143,6 +143,7 @@ class NamespacesDriver:
                 "code_root": self._code_root,
                 "blanks": settings.blanks,
                 "pids": settings.pids,
+                "mb_per_vcpu": settings.mb_per_vcpu,
                 "port": self._port,
                 "egress": settings.egress,
                 "file_systems": self._file_systems,
