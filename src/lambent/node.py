@@ -229,13 +229,14 @@ class Node:
         self.pools = Pools(self.registry, self.driver, clock, self.logs, self.story, self._spec_for, settings, version_of)
         self.assigner = LocalAssigner(settings.limits.concurrent_executions, clock, settings.limits.requests_per_concurrency)
         self.provisioned = Provisioned(self.registry, self.pools)
-        loops = Recursion(self._may_loop)
-        self.front_door = FrontDoor(self.registry, self.pools, self.assigner, clock, settings.limits, self.story, loops)
+        self.recursion = Recursion(self._may_loop)
+        self.front_door = FrontDoor(self.registry, self.pools, self.assigner, clock, settings.limits, self.story, self.recursion)
 
     async def _build_control_plane(self) -> None:
         settings, clock, limits = self.settings, self.clock, self.settings.limits
         links = await CodeLinks.open(self.store, clock)
-        self.code = CodeStore(self.code_root, self.store, self.blobs, links, limits, clock, self._runs_on)
+        linking = self.driver.report.driver == "namespaces"  # elsewhere functions might write to their code
+        self.code = CodeStore(self.code_root, self.store, self.blobs, links, limits, clock, self._runs_on, linking)
         self._closers.callback(self.code.close)
         self.table = FunctionTable(self.store)
         images = await self._images(self.code_root)
@@ -316,7 +317,7 @@ class Node:
     async def _open_events(self) -> None:
         """Asynchronous invocations. What runs when the node is to end is ended with the pools; what it leaves is in the store."""
         settings = self.settings
-        known = AsyncFunctions(self.registry, self.families.event_invoke.of, self.assigner.reserved)
+        known = AsyncFunctions(self.registry, self.families.event_invoke.of, self.assigner.reserved, self.recursion)
         key = (self._internal.access_key, self._internal.secret_key) if settings.auth == "signature" else (settings.account, "none")
         self.events = AsyncHouse(
             self.store,

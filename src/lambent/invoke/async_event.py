@@ -19,6 +19,8 @@ DELIVERIES = "destinations/"
 DEAD = "dead/"
 """Prefixes of the store's queues: events, results on their way to destinations, and what found no other place. One queue a function."""
 
+_text = json.JSONEncoder(separators=(",", ":")).encode
+
 RESPONSE_KEPT = 262_144
 """Bytes of a failed try's response that an event carries along, for its record at a destination."""
 
@@ -41,6 +43,7 @@ class AsyncEvent:
     last_message: str = ""
     version: str = ""  # that ran last
     response: bytes | None = None  # of the last run, where it failed
+    onward: str = ""  # the trace header of the last run, which counts it: what follows of it carries this one
 
     def encode(self) -> bytes:
         head: dict[str, Any] = {"id": self.request_id, "to": str(self.target), "at": self.accepted_at}
@@ -49,7 +52,7 @@ class AsyncEvent:
                 head[key] = value
         if self.response is not None:
             head["response"] = self.response.decode(errors="replace")
-        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + self.payload
+        return _text(head).encode() + b"\n" + self.payload
 
 
 _SHORT = {
@@ -62,6 +65,7 @@ _SHORT = {
     "last_code": "code",
     "last_message": "message",
     "version": "version",
+    "onward": "onward",
 }
 
 
@@ -93,7 +97,7 @@ class Delivery:
             head["attributes"] = self.attributes
         if self.attempts:
             head["attempts"] = self.attempts
-        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + self.body
+        return _text(head).encode() + b"\n" + self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class DeadLetter:
 
     def encode(self) -> bytes:
         head = {"reason": self.reason, "detail": self.detail, "at": self.died_at}
-        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + self.letter.encode()
+        return _text(head).encode() + b"\n" + self.letter.encode()
 
 
 def decode_event(stored: bytes) -> AsyncEvent:

@@ -80,7 +80,7 @@ class AsyncHouse:
         self._story = story
         self._days = settings.async_events.dead_days
         self._at = at
-        self.deliveries = Deliveries(store, directory, mailbox, clock, story, settings, spawn, own_url, own_key, at)
+        self.deliveries = Deliveries(store, directory, mailbox, clock, story, settings, spawn, own_url, own_key, at, functions.recursion)
         self.queue = AsyncQueue(store, functions, door, self.deliveries, clock, story, settings, spawn, at)
         self.deliveries.accept = self.queue.accept
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from lambent.arn import LATEST, FunctionArn
@@ -28,6 +29,7 @@ from lambent.invoke.destination_record import dead_letter_attributes, error_mess
 from lambent.invoke.fittings import StoryRecorder
 from lambent.invoke.invocation import Invocation, InvocationResult
 from lambent.invoke.lanes import Held, Lanes, Point, Spawn
+from lambent.invoke.recursion import Recursion
 from lambent.invoke.registry import Registry
 from lambent.settings import Settings
 from lambent.store.contract import Enqueue, Mutation, Store
@@ -52,6 +54,7 @@ class Functions:
     registry: Registry
     config: ConfigOf = lambda arn: None
     reserved: Callable[[FunctionArn], int | None] = lambda arn: None
+    recursion: Recursion = field(default_factory=Recursion)
 
 
 class Onward(Protocol):
@@ -82,6 +85,7 @@ class AsyncQueue:
         self._story = story
         self._most = settings.limits.async_payload
         self._settings = settings.async_events
+        self._sampler = trace.Sampler()
         self._at = at
         self.lanes = Lanes(store, clock, spawn, EVENTS, self._carry_out, settings.async_events, lambda moment: at(f"event:{moment}"))
 
@@ -98,11 +102,12 @@ class AsyncQueue:
 
     async def accept(self, call: Invocation) -> str:
         """Durable when this returns; gives the trace header. Raises ``ClientFault`` (404, 409, 413, 400) and ``StoreUnavailable``."""
-        self._functions.registry.resolve(call.target)
+        version = self._functions.registry.resolve(call.target)
         payloads.check_size(call.payload, self._most, "Event")
         await self._door.dry_run(call)
         now = self._clock.now()
-        traced = trace.complete(call.trace, now)
+        decide = partial(self._sampler.decide, version.arn, now) if version.tracing == "Active" else None
+        traced = trace.complete(call.trace, now, decide)
         cause = "" if call.cause == call.request_id else call.cause
         event = AsyncEvent(call.request_id, call.target, call.payload, now, traced, cause, call.tenant)
         self._story.record(call.request_id, "event received", call.cause, call.target.name, now)
@@ -152,13 +157,11 @@ class AsyncQueue:
         except PlatformFault as fault:
             return Outcome.SYSTEM_ERROR, replace(event, last_code=500, last_message=fault.message)
         if result.function_error is None:
-            return Outcome.SUCCEEDED, replace(event, version=result.executed_version, response=result.payload)
+            return Outcome.SUCCEEDED, replace(event, version=result.executed_version, response=result.payload, onward=result.trace)
         response = result.payload if len(result.payload) <= RESPONSE_KEPT else None
         message = error_message(result.payload)
-        return (
-            Outcome.FUNCTION_ERROR,
-            replace(event, version=result.executed_version, response=response, last_code=200, last_message=message),
-        )
+        event = replace(event, version=result.executed_version, response=response, onward=result.trace)
+        return Outcome.FUNCTION_ERROR, replace(event, last_code=200, last_message=message)
 
     def _policy(self, config: Mapping[str, Any]) -> Policy:
         given = self._settings
@@ -197,17 +200,16 @@ class AsyncQueue:
         """Who is to be told: the destination of the qualifier as invoked, the dead-letter queue of the version that ran."""
         success = condition is Condition.SUCCESS
         side = config.get("DestinationConfig", {}).get("OnSuccess" if success else "OnFailure") or {}
+        onward = event.onward or event.trace
         told = []
         if not success and (dead_letters := self._dead_letters(event)):
             attributes = dead_letter_attributes(event)
             told.append(
-                Delivery(
-                    dead_letters, event.request_id, event.target, event.payload or b"{}", False, now, event.trace, attributes=attributes
-                )
+                Delivery(dead_letters, event.request_id, event.target, event.payload or b"{}", False, now, onward, attributes=attributes)
             )
         if destination := side.get("Destination"):
             body = record(event, condition, now, destination.split(":")[2])
-            told.append(Delivery(destination, event.request_id, event.target, body, success, now, event.trace))
+            told.append(Delivery(destination, event.request_id, event.target, body, success, now, onward))
         return told
 
     def _dead_letters(self, event: AsyncEvent) -> str:

@@ -27,6 +27,7 @@ from lambent.invoke.destination_record import s3_key, sendable_json
 from lambent.invoke.fittings import StoryRecorder
 from lambent.invoke.invocation import Invocation
 from lambent.invoke.lanes import Held, Lanes, Point, Spawn
+from lambent.invoke.recursion import Recursion
 from lambent.queues.directory import Directory
 from lambent.queues.mailbox import Mailbox, Outgoing
 from lambent.settings import Settings
@@ -63,7 +64,9 @@ class Deliveries:
         own_url: str = "",
         own_key: tuple[str, str] = ("", ""),
         at: Point = lambda name: None,
+        recursion: Recursion | None = None,
     ) -> None:
+        self._recursion = recursion or Recursion()
         self._directory = directory
         self._mailbox = mailbox
         self._clock = clock
@@ -157,6 +160,10 @@ class Deliveries:
         target = parse_function(delivery.destination, "", "")
         if target is None or self.accept is None:
             raise NotTaken(f"{delivery.destination} is no function", for_good=True)
+        try:
+            self._recursion.extend(delivery.trace, target.unqualified)
+        except ClientFault as fault:  # its run would be refused, and the result of that brought to the next function, without end
+            raise NotTaken(fault.message, for_good=True) from fault
         call = Invocation(target, delivery.body, str(uuid.uuid4()), trace=delivery.trace, cause=delivery.request_id)
         await self.accept(call)
 

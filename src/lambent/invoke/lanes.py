@@ -11,11 +11,16 @@ Leases last until they are given up: one process holds a store, so at its start 
 with what that one left. A run ends in one commit: the message is acknowledged and whatever follows of it is enqueued. Through outages of
 the store that commit is repeated, after a look whether it had not come through after all.
 
-Acceptance goes first: somebody waits for it, and nobody for a run. While messages come in at a rate that takes most of what the loop can
-do, nothing starts in memory and the pump takes small steps with pauses; the backlog runs when the rush is over, or slowly during it.
+Acceptance goes first, since somebody waits for it and nobody for a run, but it never goes alone. While messages come in fast (a *rush*)
+nothing starts in memory, and the pump pauses before each step and feels how busy the loop is: a step grows while the loop has room and is
+halved when it has none, so runs get what acceptance leaves. It never takes less than ``_STEP_LEAST`` messages in a step, and the lanes
+take turns, so however long a rush lasts, each lane with a backlog moves, at no less than some hundred messages a second in all. What a
+rush leaves behind is run at full speed when it is over.
 
-In flight are at most so many runs and so many bytes, overall and of one lane. How many of one lane adapts: a run that was refused halves
-the number and lets the lane rest, runs that are not slower for company let it grow.
+In flight are at most so many runs and so many bytes. Of the runs that are free one lane may have as many as it leaves to others: alone
+half of all, two lanes a third each, so slow functions cannot keep everybody else from starting. How many of one lane run adapts, too: a
+run that was refused halves the number, runs that are not slower for company let it grow; and a lane of which nothing else runs rests
+after a refusal, longer each time.
 """
 
 from __future__ import annotations
@@ -41,10 +46,12 @@ _BROKEN_S = 60.0  # a run that broke off by a fault of ours is tried again after
 _RECONCILE_S = 1.0
 _EVENT_MOST = 1_048_576
 _IDLE_LANES = 10_000
-_RUSH = 1_500.0  # puts a second that leave the loop little room for anything else
+_RUSH = 1_000.0  # puts a second from which on runs give way
 _WINDOW_S = 0.02
-_RUSH_BATCH = 8
-_RUSH_PAUSE_S = 0.02
+_PAUSE_S = 0.005  # before a step of the pump in a rush
+_BUSY_S = 0.0005  # one round of a loop that has no room for more
+_STEP_LEAST = 4
+_STEP_MORE = 2
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Point = Callable[[str], None]
@@ -81,7 +88,21 @@ class AdaptiveLimit:
 class Lane:
     """One store's queue, and what runs of it."""
 
-    __slots__ = ("backlog", "held", "leasing", "limit", "name", "queue", "rest_until", "running", "size", "streak", "timer", "timer_at")
+    __slots__ = (
+        "backlog",
+        "held",
+        "leasing",
+        "limit",
+        "name",
+        "queue",
+        "rest_until",
+        "running",
+        "size",
+        "streak",
+        "suspect",
+        "timer",
+        "timer_at",
+    )
 
     def __init__(self, name: str, queue: str, most: int) -> None:
         self.name = name
@@ -94,6 +115,7 @@ class Lane:
         self.leasing = 0
         self.rest_until = 0.0  # monotonic
         self.streak = 0  # refusals in a row
+        self.suspect = False  # may have messages leased that nobody holds
         self.timer: Timer | None = None
         self.timer_at = float("inf")  # wall time
 
@@ -110,7 +132,11 @@ class Held:
 
     @property
     def position(self) -> int:
-        return int(self.receipt.partition(".")[0])
+        return leased_position(self.receipt)
+
+
+def leased_position(receipt: str) -> int:
+    return int(receipt.partition(".")[0])
 
 
 CarryOut = Callable[[Held], Awaitable[bool]]
@@ -135,6 +161,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._turns: deque[Lane] = deque()  # lanes with a backlog, in the order of their turns
         self._in_flight = 0
+        self._leasing = 0  # may be in flight soon
         self._size = 0
         self._pumping = False
         self._runs = 0
@@ -142,6 +169,7 @@ class Lanes:
         self._puts = 0  # since
         self._window = 0.0  # monotonic
         self._rush = False
+        self._step = _STEP_LEAST
         self.closing = False
 
     async def start(self) -> None:
@@ -168,33 +196,36 @@ class Lanes:
 
     async def put(self, name: str, body: bytes, item: Any = None) -> None:
         """Durable when this returns; carried out even if the caller goes away meanwhile. Raises ``StoreUnavailable``."""
-        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._spawn(self._put(self._lane(name), body, item, accepted))
-        await accepted
-
-    async def _put(self, lane: Lane, body: bytes, item: Any, accepted: asyncio.Future[None]) -> None:
+        lane = self._lane(name)
         self._count_put()
-        starts = self._admits(lane, len(body))
-        if starts:
+        if self._admits(lane, len(body)):
+            accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._take(lane, len(body))
+            self._spawn(self._put_and_run(lane, body, item, accepted))
+            await accepted
+            return
         self._at("accepting")
         try:
-            [position] = await self._store.commit(Enqueue(lane.queue, body, leased_until=self._clock.now() + LEASE_S if starts else 0.0))
+            await self._store.commit(Enqueue(lane.queue, body))
+        finally:
+            self._has_work(lane)  # whoever stopped waiting, or was told of a failure: it may be there
+        self._at("accepted")
+
+    async def _put_and_run(self, lane: Lane, body: bytes, item: Any, accepted: asyncio.Future[None]) -> None:
+        self._at("accepting")
+        try:
+            [position] = await self._store.commit(Enqueue(lane.queue, body, leased_until=self._clock.now() + LEASE_S))
         except StoreUnavailable as error:
-            if starts:
-                self._leave(lane, len(body))
-                self._suspect(lane)
+            self._leave(lane, len(body))
+            self._suspect(lane)
             if not accepted.done():
                 accepted.set_exception(error)
             return
         self._at("accepted")
         if not accepted.done():
             accepted.set_result(None)
-        if starts:
-            lane.held.add(position)
-            await self._run(Held(lane, leased_receipt(position), body, item))
-        else:
-            self._has_work(lane)
+        lane.held.add(position)
+        await self._run(Held(lane, leased_receipt(position), body, item))
 
     def _count_put(self) -> None:
         self._puts += 1
@@ -283,7 +314,7 @@ class Lanes:
             lane.limit.done(now - begun, was_full)
             return
         lane.limit.refused()
-        if now >= lane.rest_until:
+        if lane.running <= 1 and now >= lane.rest_until:  # else the end of another run says when there is room again
             lane.rest_until = now + min(self._settings.backoff_first * 2.0 ** min(lane.streak, 16), _REST_MOST_S)
             lane.streak += 1
 
@@ -296,10 +327,13 @@ class Lanes:
     def _room(self, lane: Lane) -> int:
         """How many more of ``lane`` may run."""
         settings = self._settings
-        if self._size >= settings.in_flight_bytes or lane.size >= settings.in_flight_bytes // 2:
+        size = self._size + self._leasing * _EVENT_MOST  # none is known to be smaller before it is leased
+        free = settings.in_flight - self._in_flight - self._leasing
+        if free <= 0 or size >= settings.in_flight_bytes or lane.size >= settings.in_flight_bytes // 2:
             return 0
-        fits = max(1, (settings.in_flight_bytes - self._size) // _EVENT_MOST)  # none is known to be smaller before it is leased
-        return min(settings.in_flight - self._in_flight, int(lane.limit.value) - lane.running - lane.leasing, fits)
+        has = lane.running + lane.leasing
+        fits = max(1, (settings.in_flight_bytes - size) // _EVENT_MOST)
+        return min(int(lane.limit.value) - has, max(free - has, 0 if has else 1), fits)
 
     def _take(self, lane: Lane, size: int) -> None:
         self._in_flight += 1
@@ -329,7 +363,9 @@ class Lanes:
         if not lane.backlog:
             lane.backlog = True
             self._turns.append(lane)
-        self._ring()
+            self._ring()
+        elif self._room(lane) > 0:
+            self._ring()
 
     def _ring(self) -> None:
         if not self._pumping and not self.closing:
@@ -339,14 +375,22 @@ class Lanes:
     async def _pump(self) -> None:
         """One round after the other, a few messages of each lane in turn, until there is nothing to be had or no room."""
         try:
-            while not self.closing and (lane := self._next()) is not None:
-                if self._is_rushed():
-                    await self._clock.sleep(_RUSH_PAUSE_S)
-                    await self._fill(lane, _RUSH_BATCH)
-                else:
-                    await self._fill(lane, _BATCH)
+            while not self.closing and self._turns:
+                most = await self._pace() if self._is_rushed() else _BATCH
+                if (lane := self._next()) is None:
+                    break
+                await self._fill(lane, most)
         finally:
             self._pumping = False
+
+    async def _pace(self) -> int:
+        """Give way to acceptance; how many messages the next step may be."""
+        await self._clock.sleep(_PAUSE_S)
+        begun = self._clock.monotonic()
+        await self._clock.sleep(0.0)  # one round of the loop
+        busy = self._clock.monotonic() - begun > _BUSY_S
+        self._step = max(self._step // 2, _STEP_LEAST) if busy else min(self._step + _STEP_MORE, _BATCH)
+        return self._step
 
     def _next(self) -> Lane | None:
         """The lane whose turn it is; it goes to the end. Lanes that rest or are full are passed over."""
@@ -364,13 +408,15 @@ class Lanes:
 
     async def _fill(self, lane: Lane, most: int) -> None:
         share = max(1, (self._settings.in_flight - self._in_flight) // len(self._turns))
-        want = max(1, min(self._room(lane), share, most))
+        want = min(self._room(lane), share, most)
         self._turns.remove(lane)
         lane.backlog = False  # whatever is put from here on says so again
         lane.leasing += want
+        self._leasing += want
         try:
             messages = await self._store.lease(lane.queue, want, self._clock.now(), LEASE_S)
             self._at("leased")
+            lane.held.update(leased_position(message.receipt) for message in messages)
             if len(messages) < want:
                 await self._look_ahead(lane)
             else:
@@ -383,12 +429,12 @@ class Lanes:
             self._has_work(lane)
         finally:
             lane.leasing -= want
+            self._leasing -= want
         for message in messages:
             self._begin(lane, message)
 
     def _begin(self, lane: Lane, message: Message) -> None:
         held = Held(lane, message.receipt, message.body)
-        lane.held.add(held.position)
         self._take(lane, len(message.body))
         self._spawn(self._run(held))
 
@@ -415,23 +461,25 @@ class Lanes:
 
     def _suspect(self, lane: Lane) -> None:
         """A commit failed for us that may have been made: there may be messages leased that nobody holds."""
-        if not self.closing:
+        if not lane.suspect and not self.closing:
+            lane.suspect = True
             self._spawn(self._reconcile(lane))
 
     async def _reconcile(self, lane: Lane) -> None:
         """Give back what is leased and not held, if two looks agree."""
-        lost: dict[int, str] = {}
-        first = True
+        lost: dict[int, str] | None = None
         while not self.closing:
             await self._clock.sleep(_RECONCILE_S)
             try:
                 found = await self._orphans(lane)
-                if first:
-                    lost, first = found, False
+                if lost is None:
+                    lost = found
                     continue
                 both = [receipt for position, receipt in found.items() if lost.get(position) == receipt]
+                lane.suspect = False
                 await self._store.commit(*[Requeue(lane.queue, receipt, 0.0) for receipt in both])
             except StoreUnavailable:
+                lost, lane.suspect = None, True
                 continue
             if both:
                 self._has_work(lane)

@@ -1,7 +1,8 @@
 """Group commit: one thread owns the writing connection, and all that queued while a transaction ran share the next one.
 
 A disk flush costs the same for one change as for fifty, so the thread takes whatever is waiting, has its *engine* run it all in one
-transaction, and tells every caller. Nobody waits for company: a lone call is committed at once. What a job is, and how a group of them is
+transaction, and tells every caller. Jobs of one round of the loop are handed over together, when the round ends: the thread is woken once
+for all of them. Nobody waits for company: a lone call is committed at once. What a job is, and how a group of them is
 run, is the engine's affair (``sqlite_engine.py``, ``postgres_engine.py``). Every engine keeps three promises:
 
 - *Durable before told.* A ticket has its value only after the commit has returned.
@@ -58,7 +59,8 @@ class GroupCommit:
     def __init__(self, name: str, engine: Engine) -> None:
         self._name = name
         self._engine = engine
-        self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Ticket] | None] = queue.SimpleQueue()
+        self._waiting: list[Ticket] = []  # submitted in this round of the loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self.groups = 0
@@ -75,13 +77,21 @@ class GroupCommit:
         if self._loop is None or self._thread is None:
             raise StoreUnavailable(f"{self._name} is not open")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(Ticket(job, future))
+        if not self._waiting:
+            self._loop.call_soon(self._hand_over)
+        self._waiting.append(Ticket(job, future))
         return future
+
+    def _hand_over(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for at in range(0, len(waiting), _GROUP):
+            self._queue.put(waiting[at : at + _GROUP])
 
     async def close(self) -> None:
         """Finish what was submitted, then end the thread."""
         thread, self._thread = self._thread, None
         if thread is not None:
+            self._hand_over()
             self._queue.put(None)
             await asyncio.to_thread(thread.join)
 
@@ -101,14 +111,14 @@ class GroupCommit:
             self._abandon(group)
 
     def _gather(self, group: list[Ticket]) -> bool:
-        """Wait for one ticket, then take all that are there. False once the end was asked for."""
-        ticket = self._queue.get()
-        while ticket is not None:
-            group.append(ticket)
+        """Wait for tickets, then take all that are there. False once the end was asked for."""
+        tickets = self._queue.get()
+        while tickets is not None:
+            group += tickets
             if len(group) >= _GROUP:
                 return True
             try:
-                ticket = self._queue.get_nowait()
+                tickets = self._queue.get_nowait()
             except queue.Empty:
                 return True
         return False
@@ -122,11 +132,9 @@ class GroupCommit:
         """Whoever is left when the thread ends must not wait for ever."""
         while True:
             try:
-                ticket = self._queue.get_nowait()
+                group += self._queue.get_nowait() or ()
             except queue.Empty:
                 break
-            if ticket is not None:
-                group.append(ticket)
         for ticket in group:
             ticket.error = ticket.error or StoreUnavailable(f"{self._name} has ended")
         self._tell(group)

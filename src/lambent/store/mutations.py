@@ -148,8 +148,11 @@ def lease(
 
 def release(queue: str, now: float, connection: sqlite3.Connection) -> int:
     """``since`` goes back to what it was at the start, as near as that is known: they are the oldest."""
-    sql = "UPDATE messages SET lease = 0, visible_at = 0, since = min(enqueued_at, ?) WHERE queue = ? AND lease > 0 AND visible_at > ?"
-    return connection.execute(sql, (now, queue, now)).rowcount
+    sql = (
+        "UPDATE messages SET lease = 0, visible_at = 0, since = min(enqueued_at, ?1)"
+        " WHERE queue = ?2 AND since > ?1 AND lease > 0 AND visible_at > ?1"  # by age: of a million that wait none is looked at
+    )
+    return connection.execute(sql, (now, queue)).rowcount
 
 
 def drop(queue: str, position: int, connection: sqlite3.Connection) -> int:

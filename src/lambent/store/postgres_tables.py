@@ -125,8 +125,11 @@ def truncate(topic: str, through: int, connection: Connection) -> int:
 
 
 def release(queue: str, now: float, connection: Connection) -> int:
-    sql = "UPDATE messages SET lease = 0, visible_at = 0, since = least(enqueued_at, %s) WHERE queue = %s AND lease > 0 AND visible_at > %s"
-    return connection.execute(sql, (now, queue, now)).rowcount
+    sql = (
+        "UPDATE messages SET lease = 0, visible_at = 0, since = least(enqueued_at, %s)"
+        " WHERE queue = %s AND since > %s AND lease > 0 AND visible_at > %s"
+    )
+    return connection.execute(sql, (now, queue, now, now)).rowcount
 
 
 def drop(queue: str, position: int, connection: Connection) -> int:
