@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 LATEST = "$LATEST"
 LATEST_PUBLISHED = "$LATEST.PUBLISHED"
@@ -44,6 +45,7 @@ class FunctionArn:
         return replace(self, qualifier=qualifier)
 
 
+@lru_cache(maxsize=4_096)
 def parse_function(text: str, region: str, account: str) -> FunctionArn | None:
     """Read any accepted form; ``None`` where the text is none of them.
 

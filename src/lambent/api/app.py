@@ -2,6 +2,7 @@
 
     pages       /_lambent/...: health, environments, stories, code downloads (``pages.py``)
     identify    who calls: account, Region, service from the SigV4 scope; verified where the settings ask for it
+    recall      an invocation like the one before: its operation and parameters are known (``wire/recent.py``)
     route       which operation of which service
     collect     the body, where it was not collected before
     parse       parameters from the model, validated against the model
@@ -14,6 +15,7 @@ a broad ``except`` stands: whatever goes wrong with a request ends as an AWS-sha
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from lambent.api.pages import Pages
 from lambent.errors import ClientFault, NotImplementedFault, PlatformFault
 from lambent.iam.credentials import Authenticator
 from lambent.store.contract import StoreUnavailable
+from lambent.wire.body import BodyStream
 from lambent.wire.call import Call
 from lambent.wire.gateway import Gateway
 from lambent.wire.http import HttpRequest, HttpResponse
@@ -32,7 +35,12 @@ log = logging.getLogger("lambent.api")
 
 DOCUMENT_MOST = 4 * 2**20  # bytes of a body that is a document although its request looked like an upload
 
+_VARIANT = {f"{number:x}": "89ab"[number & 3] for number in range(16)}
+
 Method = Callable[[Call, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+Step = Awaitable[HttpResponse | None] | None
+"""What a step gives: nothing, or what is to be waited for, which may be the answer."""
 
 
 @dataclass(slots=True)
@@ -45,7 +53,7 @@ class Exchange:
     call: Call | None = None
     service: str | None = None
     operation: Operation | None = None
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] | None = None
     path_params: dict[str, str] = field(default_factory=dict)
 
 
@@ -69,9 +77,10 @@ class App:
         self._methods = methods
         self._pages = pages
         self._host = host
-        self.path: tuple[Callable[[Exchange], Awaitable[HttpResponse | None]], ...] = (
+        self.path: tuple[Callable[[Exchange], Step], ...] = (
             self._serve_pages,
             self._identify,
+            self._recall,
             self._route,
             self._collect,
             self._parse,
@@ -80,7 +89,7 @@ class App:
 
     async def handle(self, request: HttpRequest, source_ip: str) -> HttpResponse:
         """Answer one request. Raises nothing."""
-        exchange = Exchange(request, source_ip, str(uuid.uuid4()))
+        exchange = Exchange(request, source_ip, _new_id())
         try:
             return await self._walk(exchange)
         except ClientFault as fault:
@@ -97,17 +106,17 @@ class App:
 
     async def _walk(self, exchange: Exchange) -> HttpResponse:
         for step in self.path:
-            response = await step(exchange)
-            if response is not None:
+            answering = step(exchange)
+            if answering is not None and (response := await answering) is not None:
                 return response
         raise PlatformFault("the request path ended without an answer")
 
-    async def _serve_pages(self, exchange: Exchange) -> HttpResponse | None:
+    def _serve_pages(self, exchange: Exchange) -> Step:
         if not exchange.request.path.startswith("/_lambent/"):
             return None
-        return await self._pages.serve(exchange.request, exchange.source_ip)
+        return self._pages.serve(exchange.request, exchange.source_ip)
 
-    async def _identify(self, exchange: Exchange) -> None:
+    def _identify(self, exchange: Exchange) -> None:
         identity = self._authenticator.identify(exchange.request)
         exchange.service = identity.service
         exchange.call = Call(
@@ -121,31 +130,44 @@ class App:
             trace=exchange.request.headers.get("x-amzn-trace-id", ""),
         )
 
-    async def _route(self, exchange: Exchange) -> None:
-        exchange.operation, exchange.path_params = self._gateway.route(exchange.request, exchange.service)
+    def _recall(self, exchange: Exchange) -> None:
+        known = self._gateway.known(exchange.request, exchange.service)
+        if known is not None:
+            exchange.operation, exchange.params = known
 
-    async def _collect(self, exchange: Exchange) -> None:
+    def _route(self, exchange: Exchange) -> None:
+        if exchange.operation is None:
+            exchange.operation, exchange.path_params = self._gateway.route(exchange.request, exchange.service)
+
+    def _collect(self, exchange: Exchange) -> Step:
         """A body that is read as it comes is collected after all, unless the operation reads it itself."""
         stream, operation = exchange.request.stream, exchange.operation
         if stream is not None and operation is not None and not (operation.payload is not None and operation.payload.streaming):
-            exchange.request.body = await stream.read(DOCUMENT_MOST)
-            exchange.request.stream = None
+            return self._read(exchange.request, stream)
+        return None
 
-    async def _parse(self, exchange: Exchange) -> None:
-        assert exchange.operation is not None
-        exchange.params = self._gateway.parse(exchange.operation, exchange.request, exchange.path_params)
+    async def _read(self, request: HttpRequest, stream: BodyStream) -> None:
+        request.body = await stream.read(DOCUMENT_MOST)
+        request.stream = None
+
+    def _parse(self, exchange: Exchange) -> None:
+        if exchange.params is None:
+            assert exchange.operation is not None
+            exchange.params = self._gateway.parse(exchange.operation, exchange.request, exchange.path_params)
+            self._gateway.learn(exchange.request, exchange.service, exchange.operation, exchange.params)
 
     async def _dispatch(self, exchange: Exchange) -> HttpResponse:
-        operation, call = exchange.operation, exchange.call
+        operation, call, params = exchange.operation, exchange.call, exchange.params
         assert operation is not None
         assert call is not None
+        assert params is not None
         method = self._methods.get((operation.service, operation.name))
         if method is None:
             raise NotImplementedFault(operation.service, operation.name)
         given = exchange.request.headers.get("x-amzn-requestid")
         if given is not None and operation.name in _CALLER_NAMES_REQUEST:
             call.request_id = exchange.request_id = _uuid(given)
-        result = await method(call, exchange.params)
+        result = await method(call, params)
         extra = result.pop("__headers__", None)
         response = self._gateway.answer(operation, result, exchange.request_id)
         if extra:
@@ -154,6 +176,12 @@ class App:
 
     def _refuse(self, exchange: Exchange, fault: ClientFault) -> HttpResponse:
         return self._gateway.refuse(exchange.operation, fault, exchange.request_id)
+
+
+def _new_id() -> str:
+    """A random UUID (version 4), as text."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 def _uuid(text: str) -> str:

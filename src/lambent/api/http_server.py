@@ -55,6 +55,16 @@ Handle = Callable[[HttpRequest, str], Coroutine[Any, Any, HttpResponse]]
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+_NAMES: dict[bytes, str] = {}  # of headers, as clients write them, which they do in few ways
+_NAMES_MOST, _NAME_LENGTH = 1_000, 64
+
+
+def _name(raw: bytes) -> str:
+    name = raw.decode("latin-1").lower()
+    if len(_NAMES) < _NAMES_MOST and len(raw) <= _NAME_LENGTH:
+        _NAMES[raw] = name
+    return name
+
 
 class _Eager:
     """Steps a coroutine without a task: now, and whenever the future that it waits for is done."""
@@ -177,7 +187,7 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.decode("latin-1").lower()
+        key = _NAMES.get(name) or _name(name)
         text = value.decode("latin-1")
         self._head_size += len(key) + len(text) + 4
         headers = self._headers

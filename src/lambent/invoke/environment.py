@@ -189,7 +189,7 @@ class Environment:
         if self._job is not job:
             return  # it never arrived, and is somebody else's by now
         # The function is at work already; what it says is not read before this returns, so START still comes first.
-        self._narrator.begin(job)
+        self._narrator.begin(job, now)
         story = self._fittings.story
         story.record(self.id, "busy", request_id, "", now)
         story.record(request_id, "assigned", self.id, "", now)
@@ -455,7 +455,7 @@ class Environment:
         assert job is not None
         if job.stream is not None:
             job.stream.close()
-        report = Report(job, instruction.outcome, self.version, self.memory_peak)
+        report = Report(job, instruction.outcome, self.version)
         if instruction.outcome.done_at and not self._narrator.plain:
             report.tell_runtime_done(self._narrator)
         if not job.call.want_log and not job.future.done():
@@ -466,25 +466,24 @@ class Environment:
         job, self._job = self._job, None
         assert job is not None
         self._since = outcome.ended_at
-        self._look_at_memory()
         if job.stream is not None:
             job.stream.close()
-        report = Report(job, outcome, self.version, self.memory_peak)
-        tail = b""
-        if job.call.want_log or outcome.status != "success":
-            tail = self._write(report)
-        else:
-            # The caller is answered first: its waiting future was there before this, and the loop keeps the order.
-            self._owed = report
-            asyncio.get_running_loop().call_soon(self._write_owed)
+        report = Report(job, outcome, self.version)
+        now = job.call.want_log or outcome.status != "success"
+        tail = self._write(report) if now else b""
         if outcome.fault is not None:
             job.fail(outcome.fault)
         else:
             job.resolve(report.result(tail))
+        if not now:  # whoever waits is answered first: the loop keeps the order in which it was asked
+            self._owed = report
+            asyncio.get_running_loop().call_soon(self._write_owed)
 
     def _write(self, report: Report) -> bytes:
         if self._extension_pump is not None:
             self._extension_pump.drain()
+        self._look_at_memory()
+        report.memory_peak = self.memory_peak
         return report.write(self._pump, self._narrator, self._clock, self._fittings.story, self.id)
 
     def _write_owed(self) -> None:

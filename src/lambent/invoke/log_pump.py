@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,6 +47,11 @@ class Behind:
         self._pump.flush()
 
 
+def _nothing(timeout: int) -> object:
+    del timeout
+    return None
+
+
 class LogPump:
     """Reads one pipe at a time and writes one log stream. ``least`` is the level below which JSON lines are dropped; 0 for a text log.
 
@@ -53,6 +59,7 @@ class LogPump:
     """
 
     __slots__ = (
+        "_arrived",
         "_budget",
         "_clock",
         "_fd",
@@ -78,6 +85,7 @@ class LogPump:
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = -1
+        self._arrived: Callable[[int], object] = _nothing
         self._size = _PIPE
         self._reader = RecordReader()
         self._pending: list[tuple[int, str]] = []
@@ -93,8 +101,14 @@ class LogPump:
         self._loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             self._size = max(fcntl.fcntl(fd, getattr(fcntl, "F_GETPIPE_SZ", 1032)), _PIPE)
+        self._watch(fd)
         self._budget, self._refilled = float(BURST), self._clock.monotonic()
         self._loop.add_reader(fd, self._readable)
+
+    def _watch(self, fd: int) -> None:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        self._arrived = poll.poll
 
     def detach(self) -> int:
         """Stop reading and give the descriptor back; -1 if there is none."""
@@ -107,11 +121,13 @@ class LogPump:
         """An invocation begins. Only what is written from here on is in its tail."""
         self._tail = LogTail() if keep_tail else None
 
-    def platform(self, line: str) -> None:
-        """A line of the platform's."""
+    def platform(self, line: str, at: float = 0.0) -> None:
+        """A line of the platform's; ``at`` is its time in epoch seconds, if not now. No record that is read later is older than it."""
         if self._tail is not None:
             self._tail.add(line.encode())
-        self._pending.append((int(self._clock.now() * 1000), line))
+        stamp = int((at or self._clock.now()) * 1000)
+        self._last = max(self._last, stamp)
+        self._pending.append((stamp, line))
 
     def add(self, lines: Sequence[tuple[int, str]]) -> None:
         """Lines from elsewhere, with their times in epoch milliseconds."""
@@ -129,7 +145,7 @@ class LogPump:
     def drain(self) -> None:
         """Take what is in the pipe now, up to what a pipe can hold."""
         fd = self._fd
-        if fd < 0:
+        if fd < 0 or not self._arrived(0):  # nearly always nothing is there, and an exception would be the dear way to hear it
             return
         left = self._size
         while left > 0:
@@ -158,6 +174,7 @@ class LogPump:
     def last_words(self, fd: int) -> None:
         """Read a detached pipe whose writers are dead, hand over what is left, and close it."""
         self._fd = fd
+        self._watch(fd)
         self.drain()
         self._fd = -1
         self.end_line()

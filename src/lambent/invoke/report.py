@@ -25,11 +25,11 @@ class Report:
 
     __slots__ = ("_job", "_outcome", "_version", "billed_ms", "duration_ms", "init_ms", "memory_peak")
 
-    def __init__(self, job: Job, outcome: Outcome, version: FunctionVersion, memory_peak: int) -> None:
+    def __init__(self, job: Job, outcome: Outcome, version: FunctionVersion) -> None:
         self._job = job
         self._outcome = outcome
         self._version = version
-        self.memory_peak = memory_peak
+        self.memory_peak = 0  # bytes; to be known when it is written
         self.duration_ms = (outcome.ended_at - outcome.began_at) * 1000
         self.init_ms = None if outcome.init_s is None else outcome.init_s * 1000
         self.billed_ms = math.ceil(self.duration_ms + (self.init_ms or 0.0))

@@ -43,7 +43,8 @@ def complete(header: str, now: float, decide: Callable[[], bool] | None = None) 
     """
     if not header:
         sampled = "1" if decide is not None and decide() else "0"
-        return f"Root=1-{int(now):08x}-{_RANDOM.getrandbits(96):024x};Parent={_RANDOM.getrandbits(64):016x};Sampled={sampled}"
+        chance = f"{_RANDOM.getrandbits(160):040x}"
+        return f"Root=1-{int(now):08x}-{chance[:24]};Parent={chance[24:]};Sampled={sampled}"
     if _WHOLE.fullmatch(header):
         return header
     parts = split(header)

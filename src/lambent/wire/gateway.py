@@ -15,6 +15,7 @@ from lambent.errors import ClientFault
 from lambent.wire.http import HttpRequest, HttpResponse
 from lambent.wire.models import SERVICES, XML_SERVICES, Operation, load_service
 from lambent.wire.parse import parse
+from lambent.wire.recent import Recent
 from lambent.wire.router import Router
 from lambent.wire.serialize import refuse, serialize
 from lambent.wire.validate import validate
@@ -27,6 +28,12 @@ class Gateway:
         self._router = Router()
         self.route = self._router.route
         """``route(request, service_scope) -> (operation, path parameters)``; raises ``ClientFault``. See ``Router.route``."""
+
+        self._recent = Recent()
+        self.known = self._recent.find
+        """``known(request, service_scope) -> (operation, validated parameters)``, or ``None`` where it must be worked out."""
+
+        self.learn = self._recent.learn
 
     def parse(self, operation: Operation, request: HttpRequest, path_params: dict[str, str]) -> dict[str, Any]:
         """The validated parameters by the model's names. Raises ``ClientFault``: wrong types and broken constraints."""
