@@ -92,7 +92,7 @@ class TestNarrator:
             house.narrator.opened(Api(*wanted))
             house.narrator.init_start("python:3.12.v1", "arn", "s")
             house.narrator.settle()
-            house.narrator.begin(JOB)
+            house.narrator.begin(JOB, house.clock.now())
             seen.append(house.lines())
         assert seen[0] == seen[1] == [
             "INIT_START Runtime Version: python:3.12.v1\tRuntime Version ARN: arn\n",
@@ -130,7 +130,7 @@ class TestNarrator:
         house.narrator.settle()
         api = Api()
         house.narrator.opened(api)
-        house.narrator.begin(JOB)
+        house.narrator.begin(JOB, house.clock.now())
         house.printed(b"line\n")
         assert api.heard == []
 
@@ -183,11 +183,24 @@ class TestPump:
         assert [stamp - now for stamp in house.stamps()] == [4_000, 4_000, 10_000, 10_000, 10_000]
 
     @pytest.mark.parametrize("version", [TEXT, JSON], ids=["text", "json"])
+    def test_nothing_that_a_function_says_stands_before_its_start(self, version):
+        """It may be at work, and have stamped its first record, before the node comes to write START."""
+        house = House(version)
+        house.narrator.settle()
+        given = house.clock.now()
+        house.clock.advance(0.02)
+        house.narrator.begin(JOB, given)
+        house.printed(frame("quick", int((given + 0.005) * 1_000_000)) + frame("of a clock that went back", int((given - 9) * 1_000_000)))
+        (start, quick, odd) = house.stamps()
+        assert start == int(given * 1000)
+        assert start <= quick <= odd < int(house.clock.now() * 1000)
+
+    @pytest.mark.parametrize("version", [TEXT, JSON], ids=["text", "json"])
     def test_the_tail_is_the_end_of_what_the_log_has(self, version):
         house = House(version)
         house.narrator.settle()
         house.printed(b"before\n")
-        house.narrator.begin(JOB)
+        house.narrator.begin(JOB, house.clock.now())
         extension = LogPump(STREAM, Behind(house.pump), house.clock)
         for number in range(200):
             house.printed(f"line {number} ö\n".encode() + frame(f"record {number}\nof two lines", 0))
@@ -201,7 +214,7 @@ class TestPump:
         assert len(tail) == 4_096
         assert whole.endswith(tail)
         assert (b"DEBUG" in whole) == (version is TEXT)
-        house.narrator.begin(JOB)
+        house.narrator.begin(JOB, house.clock.now())
         assert house.pump.finish() == house.lines()[-1].encode()
 
     def test_frames_through_a_real_pipe(self):

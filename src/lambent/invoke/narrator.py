@@ -73,11 +73,12 @@ class Narrator:
     def tell(self, event: PlatformEvent, at: float = 0.0) -> None:
         """``at`` is when it happened, in epoch seconds, if not now."""
         at = at or self._clock.now()
+        stamp = at if isinstance(event, Start) else 0.0
         if self._text:
             for line in event.lines():
-                self._pump.platform(line)
+                self._pump.platform(line, stamp)
         elif event.level() >= self._least:
-            self._pump.platform(json_line(event, at))
+            self._pump.platform(json_line(event, at), stamp)
         self._hear(event, at, "platform")
 
     def init_start(self, runtime_version: str, runtime_version_arn: str, log_stream: str) -> None:
@@ -96,14 +97,14 @@ class Narrator:
         )
         self.tell(event)
 
-    def begin(self, job: Job) -> None:
-        """START."""
+    def begin(self, job: Job, at: float) -> None:
+        """START, ``at`` that time: what the function says bears a time of its own, and it may be at work before we come to write this."""
         call = job.call
         self._pump.begin(call.want_log)
         if self.plain:
-            self._pump.platform(log_lines.start(call.request_id, self._version.version))
+            self._pump.platform(log_lines.start(call.request_id, self._version.version), at)
         else:
-            self.tell(Start(call.request_id, self._version.version, job.trace, call.tenant))
+            self.tell(Start(call.request_id, self._version.version, job.trace, call.tenant), at)
 
     def wall(self, at: float) -> float:
         """The epoch seconds of ``at``, which is monotonic."""
