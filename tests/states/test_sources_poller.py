@@ -129,9 +129,9 @@ def test_a_source_that_does_not_redeliver_has_its_failed_batch_held_and_tried_ag
 
 def test_a_throttled_batch_is_held_and_kept_invisible_and_nothing_else_is_taken():
     book = polling(Plan(batch_size=1, start=2)) >> Took(records("a", "b"), 30, 0) << invoke(1, "a") << invoke(2, "b") << like(Wake)
-    book >> Refused(1, 0.1) << Tell("held", "batch 1") << wake_near(0.2) << nothing
+    book >> Refused(1, 0.1) << Tell("held", "batch 1") << wake_near(0.25) << nothing
     assert book.machine.slots == pytest.approx(1.25)
-    book >> Tick(0.2) << invoke(1, "a", attempt=2) << like(Wake)
+    book >> Tick(0.2501) << invoke(1, "a", attempt=2) << like(Wake)
     book >> Refused(1, 1.2) << wake_near(1.4) << nothing
     book >> Succeeded(2, frozenset(), 1.3) << like(Acknowledge) << invoke(1, "a", attempt=3)  # there is room now
     book << Take(2) << Wake(None) >> Took([], 30, 1.3) << Wait()
@@ -151,10 +151,28 @@ def test_a_throttled_batch_is_held_and_kept_invisible_and_nothing_else_is_taken(
 
 
 def test_a_batch_is_not_held_for_ever():
-    book = polling(Plan(start=1)) >> Took(records("a"), 30, 0) << invoke(1, "a") << like(Wake)
+    book = polling(Plan(start=1)) >> Took(records("a"), 0, 0) << invoke(1, "a") << like(Wake)
     book >> Refused(1, 0) << like(Tell) << like(Wake)
-    book >> Tick(HOLD_MOST + 1) << like(Prolong) << invoke(1, "a", attempt=2) << like(Wake)
+    book >> Tick(HOLD_MOST + 1) << invoke(1, "a", attempt=2) << like(Wake)
     book >> Refused(1, HOLD_MOST + 1) << like(Tell, event="given up") << Wait() << Wake(None)
+
+
+def test_what_could_not_be_kept_is_forgotten_since_it_comes_again():
+    book = polling(Plan(batch_size=1, start=1, most=1)) >> Took(records("a", "b"), 30, 0) << invoke(1, "a") << like(Wake)
+    book >> Refused(1, 1) << like(Tell, event="held") << wake_near(1.1)
+    book >> Tick(31) << like(Tell, event="lost") << like(Tell, event="lost") << Take(1)  # asleep for half a minute
+    assert not book.machine.gathered
+    assert not book.machine.batches
+
+
+def test_held_batches_run_as_far_as_there_are_slots():
+    machine = (polling(Plan(batch_size=1, start=3)) >> Took(records("a", "b", "c"), 30, 0) << invoke(1, "a") << invoke(2, "b")).machine
+    for number in (1, 2, 3):
+        machine.handle(Refused(number, 0))
+    assert (machine.slots, list(machine.held)) == (1, [1, 2, 3])
+    book = Playbook(machine) >> Tick(0.1) << invoke(1, "a", attempt=2) << like(Wake)  # one at first
+    book >> Tick(0.3001) << invoke(2, "b", attempt=2) << like(Wake)  # a fifth of a second later there is room for another
+    book >> Succeeded(2, frozenset(), 0.3002) << like(Acknowledge) << invoke(3, "c", attempt=2) << nothing
 
 
 def test_errors_halve_the_slots():

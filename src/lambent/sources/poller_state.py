@@ -18,10 +18,12 @@ fault of ours: the function has not seen it, so it must not cost the records a d
 queue. The batch is held, its visibility is prolonged (which counts nothing), and it is tried again with exponential back-off, or as soon
 as another batch of the mapping ends, for then there is room. While a batch is held nothing else is taken.
 
-Errors and refusals halve the slots; time gives them back. So a function that cannot keep up is met at its own speed.
+Errors and refusals halve the slots; time gives them back. Held batches run as far as there are slots, oldest first. So a function that
+cannot keep up is met at its own speed.
 
 **Visibility.** Records that are gathered or held are kept invisible as long as they are, and get at least half of their visibility
-timeout when the function starts. While it runs, the queue's visibility timeout holds, as on AWS.
+timeout when the function starts. While it runs, the queue's visibility timeout holds, as on AWS. What was not prolonged in time, because
+the machine slept or the source was away, is forgotten: the source brings it again.
 """
 
 from __future__ import annotations
@@ -290,19 +292,23 @@ class PollerMachine:
                 self.state = STOPPED
                 self._told.append(Stopped())
             return self._set_wake(None)
+        self._keep(at)
         self._retry(at)
         self._cut(at)
-        self._keep(at)
         self._read()
-        self._saturated = len(self.batches) >= int(self.slots) and not self.held
+        self._saturated = not self._free()
         return self._set_wake(self._due())
 
     def _retry(self, at: float) -> None:
-        for number in [number for number in self.held if (self.batches[number].retry_at or 0.0) <= at]:
+        for number in [number for number in self.held if (self.batches[number].retry_at or 0.0) <= at][: self._free()]:
             batch = self.batches[number]
             batch.retry_at = None
             del self.held[number]
             self._run(number, batch, at)
+
+    def _free(self) -> int:
+        """How many more may run."""
+        return max(0, int(self.slots) - len(self.batches) + len(self.held))
 
     def _run(self, number: int, batch: _Batch, at: float) -> None:
         if batch.until - at < batch.visibility / 2:
@@ -350,14 +356,26 @@ class PollerMachine:
         return chosen, False
 
     def _keep(self, at: float) -> None:
-        """Prolong what nobody works on yet."""
+        """Prolong what nobody works on yet, and forget what is not ours any more: it comes again."""
         if at >= self._keep_at:
+            self._forget_gathered(at)
             self._keep_gathered(at)
-        for number in self.held:
+        for number in list(self.held):
             batch = self.batches[number]
-            if batch.visibility and at >= batch.until - batch.visibility / 4:
+            if at >= batch.until:
+                self._told.append(Tell("lost", f"batch {number}: its visibility timeout is over"))
+                self._let_go_behind(self._end(number).records)
+            elif batch.visibility and at >= batch.until - batch.visibility / 4:
                 self._told.append(Prolong(batch.records, batch.visibility))
                 batch.until = at + batch.visibility
+
+    def _forget_gathered(self, at: float) -> None:
+        lost = [each for each in self.gathered if at >= each.until]
+        if lost:
+            self._told.append(Tell("lost", f"{len(lost)} records: their visibility timeout is over"))
+            self._bytes -= sum(len(each.record.payload) for each in lost)
+            self.gathered = deque(each for each in self.gathered if at < each.until)
+            self._let_go_behind([each.record for each in lost])
 
     def _keep_gathered(self, at: float) -> None:
         late = [each for each in self.gathered if each.visibility and at >= each.until - each.visibility / 4]
@@ -388,7 +406,8 @@ class PollerMachine:
     def _due(self) -> float | None:
         """When there is something to do though nothing happens."""
         times = [self._rest_until] if self.state == RESTING else []
-        times += [batch.retry_at for number in self.held if (batch := self.batches[number]).retry_at is not None]
+        if self._free():
+            times += [batch.retry_at for number in self.held if (batch := self.batches[number]).retry_at is not None]
         times += [batch.until - batch.visibility / 4 for number in self.held if (batch := self.batches[number]).visibility]
         if self.gathered:
             times.append(self._keep_at)
