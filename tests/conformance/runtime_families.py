@@ -45,6 +45,7 @@ class Sample:
     timeout: int = 1
     no_memory: str = "Runtime.OutOfMemory"
     lacks: str = ""  # why it cannot run here
+    like: str = ""  # another that the same program runs, so that there is little to find out anew
 
     @property
     def is_image(self) -> bool:
@@ -138,10 +139,13 @@ def samples() -> list[Sample]:
         add(name, "app.handler", _file("app.py", "app.py"), "ValueError", "ValueError", _PYTHON, _PYTHON)
     for name in FAMILIES["nodejs"]:
         add(name, "index.handler", _file("index.js", "index.js"), "RangeError", "RangeError", _NODE, _NODE)
+    jdks: dict[str, str] = {}
     for name in FAMILIES["java"]:
         lacks = _lacks(catalogue, name) or ("" if compilers() else "this machine has no JDK")
         java = "java.lang.IllegalStateException"
-        more = {"timeout": 3, "no_memory": "java.lang.OutOfMemoryError", "lacks": lacks}
+        machine = "" if lacks else catalogue.plan(name).prefix
+        more = {"timeout": 3, "no_memory": "java.lang.OutOfMemoryError", "lacks": lacks, "like": jdks.get(machine, "")}
+        jdks.setdefault(machine, name)
         add(name, "sample.Sample", functools.cache(_classes), java, java, _TRACED, _PLAIN, **more)
     rubies = FAMILIES["ruby"]
     for name in rubies:
@@ -152,7 +156,8 @@ def samples() -> list[Sample]:
     for name in FAMILIES["provided"]:
         lacks = _lacks(catalogue, name) or ("" if shutil.which("curl") else "this machine has no curl")
         custom = ("Shell.Failed", "Shell.Failed", _PLAIN, _PLAIN)
-        add(name, "any", _file("bootstrap.sh", "bootstrap", True), *custom, name=f"{name}-shell", lacks=lacks)
+        like = "" if name == FAMILIES["provided"][-1] else FAMILIES["provided"][-1]
+        add(name, "any", _file("bootstrap.sh", "bootstrap", True), *custom, name=f"{name}-shell", lacks=lacks, like=like)
     no_compiler = "" if shutil.which("gcc") else "this machine has no C compiler"
     native = ("Compiled.Failed", "Compiled.Failed", _PLAIN, _PLAIN)
     add("provided.al2023", "any", lambda: {"bootstrap": (compiled(), True)}, *native, name="provided.al2023-c", lacks=no_compiler)
