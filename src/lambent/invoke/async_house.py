@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,6 +81,7 @@ class AsyncHouse:
         self._story = story
         self._days = settings.async_events.dead_days
         self._at = at
+        self._redriving = asyncio.Lock()
         self.deliveries = Deliveries(store, directory, mailbox, clock, story, settings, spawn, own_url, own_key, at, functions.recursion)
         self.queue = AsyncQueue(store, functions, door, self.deliveries, clock, story, settings, spawn, at)
         self.deliveries.accept = self.queue.accept
@@ -127,8 +129,10 @@ class AsyncHouse:
 
     async def redrive(self, function: FunctionArn, request_ids: Sequence[str] = ()) -> int:
         """Give dead letters (all, or those of ``request_ids``) another chance, as if they had just come. How many it were."""
-        name = lane_of(function)
-        wanted = set(request_ids)
+        async with self._redriving:  # one at a time: whoever came second might find the lease of the first at its end
+            return await self._redrive(lane_of(function), set(request_ids))
+
+    async def _redrive(self, name: str, wanted: set[str]) -> int:
         kept: list[str] = []  # leased, and not wanted
         moved = 0
         while letters := await self._store.lease(DEAD + name, _REDRIVEN, self._clock.now(), _REDRIVE_S):
