@@ -83,6 +83,7 @@ def test_the_padding_at_the_end_may_be_missing(tmp_path: Path) -> None:
         b"no tar at all" * 100,
         gzip.compress(layer({"a": b"other"})),
     ],
+    ids=["cut", "cut gzip", "broken gzip", "cut zstd", "bzip2", "nothing", "no tar", "another layer"],
 )
 def test_other_bytes_than_promised_are_refused(tmp_path: Path, packed: bytes) -> None:
     refused(tmp_path, CONTENT, packed)
