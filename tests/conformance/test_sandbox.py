@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sandbox_promises
@@ -27,22 +29,63 @@ def run(isolation: str, function: suite.Scenario, runtime: str = RUNTIME, **sett
         async with suite.World(isolation, runtime, **settings) as world:
             await asyncio.wait_for(function(world), 60)
 
+    asyncio.run(_or_skip(isolation, live()))
+
+
+async def _or_skip(isolation: str, doing: Coroutine[Any, Any, object]) -> None:
     try:
-        asyncio.run(live())
+        await doing
     except SandboxFault as fault:
         if isolation == "namespaces" and "does not let us" in fault.message:
             pytest.skip(fault.message)
         raise
 
 
+class Worlds:
+    """Drivers that scenarios share, one after the other, since starting one takes longer than most of what is done with it."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._worlds: dict[tuple[str, str], suite.World] = {}
+
+    def run(self, isolation: str, name: str, runtime: str = RUNTIME) -> None:
+        function, _ = suite.SCENARIOS[name]
+        if name in suite.ALONE:
+            run(isolation, function, runtime)
+            return
+        world = self._worlds.pop((isolation, runtime), None)
+        if world is None:
+            world = suite.World(isolation, runtime)
+            self._runner.run(_or_skip(isolation, world.__aenter__()))
+        try:
+            self._runner.run(asyncio.wait_for(function(world), 60))
+            self._runner.run(world.clear())
+        except BaseException:
+            self._runner.run(world.__aexit__())
+            raise
+        self._worlds[isolation, runtime] = world
+
+    def close(self) -> None:
+        for world in self._worlds.values():
+            self._runner.run(world.__aexit__())
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def worlds() -> Iterator[Worlds]:
+    shared = Worlds()
+    yield shared
+    shared.close()
+
+
 @pytest.mark.parametrize("isolation", ["namespaces", "process"])
 @pytest.mark.parametrize("name", list(suite.SCENARIOS))
-def test_scenario(isolation: str, name: str) -> None:
-    function, needs = suite.SCENARIOS[name]
+def test_scenario(worlds: Worlds, isolation: str, name: str) -> None:
+    _, needs = suite.SCENARIOS[name]
     lacking = needs - suite.abilities(isolation, rootless=os.geteuid() != 0)
     if lacking:
         pytest.skip(f"the {isolation} driver gives no {', '.join(sorted(lacking))} here")
-    run(isolation, function)
+    worlds.run(isolation, name)
 
 
 PROGRAMS = [("namespaces", "provided.al2023"), ("namespaces", "provided.al2"), ("process", "provided.al2023")]
@@ -51,13 +94,13 @@ PROGRAM_IDS = ["namespaces-executed", "namespaces-warm", "process-executed"]
 
 @pytest.mark.parametrize(("isolation", "runtime"), PROGRAMS, ids=PROGRAM_IDS)
 @pytest.mark.parametrize("name", [name for name in suite.SCENARIOS if name not in sandbox_promises.WITH_THEIR_OWN_PROGRAM])
-def test_scenario_of_a_program(isolation: str, runtime: str, name: str) -> None:
+def test_scenario_of_a_program(worlds: Worlds, isolation: str, runtime: str, name: str) -> None:
     """The same promises where the runtime is a program that is executed, or that was executed before its function was known."""
-    function, needs = suite.SCENARIOS[name]
+    _, needs = suite.SCENARIOS[name]
     lacking = needs - suite.abilities(isolation, rootless=os.geteuid() != 0)
     if lacking:
         pytest.skip(f"the {isolation} driver gives no {', '.join(sorted(lacking))} here")
-    run(isolation, function, runtime)
+    worlds.run(isolation, name, runtime)
 
 
 @pytest.mark.parametrize("name", ["answers", "many_at_once", "daemons_do_not_outlive_their_sandbox", "a_cancelled_start_leaves_nothing"])
