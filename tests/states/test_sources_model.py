@@ -15,7 +15,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -41,7 +41,7 @@ class Message:
     visible_at: float = 0.0
     attempt: int = 0
     leased: bool = False
-    tries: int = 0  # batches of it that the function has seen, or leases that nobody could keep
+    used: set[int] = field(default_factory=set)  # leases that ended in the function's hands, or that nobody could keep
 
 
 class Queue:
@@ -74,7 +74,7 @@ class Queue:
         taken = []
         for message in self.visible(now)[:limit]:
             if message.attempt >= self.most_receives:
-                assert message.tries >= self.most_receives, f"{message} is dead though the function has not seen it often enough"
+                assert len(message.used) >= self.most_receives, f"{message} is dead though the function has not seen it often enough"
                 self.dead.add(message.position)
                 del self.there[message.position]
                 continue
@@ -221,6 +221,8 @@ class World:
     def read(self, chance: float) -> None:
         """The next thing that happens to whatever is being read."""
         if self.reading == "take" and self.brought is None:
+            for records in self.running.values():
+                self.lose([record for record in records if (held := self.queue.held(record)) and held.visible_at <= self.now])
             if self.faults and chance < 0.05:
                 self.reading = ""
                 if chance < 0.02:
@@ -285,9 +287,9 @@ class World:
     def lose(self, records: Sequence[Record]) -> None:
         """A delivery of them has been used up."""
         for record in records:
-            message = self.queue.held(record)
-            if message is not None:
-                message.tries += 1
+            position, attempt = record.receipt
+            if position in self.queue.there:
+                self.queue.there[position].used.add(attempt)
 
     def commit(self, chance: float) -> None:
         """Some change reaches the queue, or is given up."""
@@ -343,9 +345,10 @@ class World:
 
     def die(self) -> None:
         """Whatever it held is ours no more: all of it comes back when its lease ends."""
+        for records in self.running.values():
+            self.lose(records)
         for message in self.queue.there.values():
-            if message.leased and message.visible_at > self.now:
-                message.tries += 1
+            message.used.add(message.attempt)
         self.begin()
 
     # -- what must hold ----------------------------------------------------------------------------------------------------------
