@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import async_, burst, cold, control, density, extensions, java, node, startup, stream, warm
+from bench import async_, burst, cold, control, density, dev, extensions, java, mapping, node, startup, stream, warm
 from bench.rows import QUICK, Plan, Row, render
 from bench.stage import RUNTIME, Stage
 from lambent.testing.local_server import LocalServer
@@ -23,9 +23,11 @@ FAMILIES: dict[str, Callable[[Stage], list[Row]]] = {
     "control": control.measure,
     "stream": stream.measure,
     "async": async_.measure,
+    "mapping": mapping.measure,
     "extensions": extensions.measure,
     "java": java.measure,
     "node": node.measure,
+    "dev": dev.measure,
 }
 
 

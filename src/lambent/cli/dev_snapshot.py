@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from lambent.cli.bundle import entry, ignored, ignored_patterns
@@ -22,9 +24,11 @@ from lambent.clock import Clock
 
 _END = struct.Struct("<4sHHHHIIH")  # end of the directory
 _RACY_S = 2.0
+_VERDICTS = 200_000
 _OFFSET_AT = 42  # in a line of the directory: where the file's bytes begin
 
 Mark = tuple[int, int, int, int, int]
+_mark: Callable[[os.stat_result], Mark] = attrgetter("st_size", "st_ino", "st_mode", "st_mtime_ns", "st_ctime_ns")
 
 
 @dataclass(slots=True)
@@ -42,6 +46,8 @@ class Snapshot:
         self._folder = str(folder)
         self._clock = clock
         self._pieces: dict[str, _Piece] = {}
+        self._patterns: tuple[str, ...] = ()
+        self._verdicts: dict[str, bool] = {}  # whether they leave out a path: asked for every file at every look
 
     def take(self) -> tuple[bytes, list[str]]:
         """The zip, and the files that differ from those of the call before: changed, new, gone. Raises ``Trouble`` where there are none."""
@@ -97,31 +103,35 @@ class Snapshot:
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         patterns = ignored_patterns(Path(self._folder))
+        if patterns != self._patterns or len(self._verdicts) > _VERDICTS:
+            self._patterns, self._verdicts = patterns, {}
         pending, seen = [""], set[tuple[int, int]]()
         while pending:
             prefix = pending.pop()
             try:
-                entries = list(os.scandir(os.path.join(self._folder, prefix)))
+                entries = list(os.scandir(f"{self._folder}/{prefix}"))
             except OSError:
                 continue
             for each in entries:
                 name = prefix + each.name
-                if ignored(name, patterns):
+                if self._ignored(name):
                     continue
                 try:
                     status = each.stat()
                 except OSError:
                     continue  # a link into nothing, or gone
-                if each.is_dir():
-                    if (status.st_dev, status.st_ino) not in seen:  # a link to a folder above would never end
-                        seen.add((status.st_dev, status.st_ino))
-                        pending.append(name + "/")
-                elif each.is_file():
+                kind = stat.S_IFMT(status.st_mode)
+                if kind == stat.S_IFREG:
                     yield name, status
+                elif kind == stat.S_IFDIR and (status.st_dev, status.st_ino) not in seen:  # a link to a folder above would never end
+                    seen.add((status.st_dev, status.st_ino))
+                    pending.append(name + "/")
 
-
-def _mark(status: os.stat_result) -> Mark:
-    return (status.st_size, status.st_ino, status.st_mode, status.st_mtime_ns, status.st_ctime_ns)
+    def _ignored(self, name: str) -> bool:
+        verdict = self._verdicts.get(name)
+        if verdict is None:
+            verdict = self._verdicts[name] = ignored(name, self._patterns)
+        return verdict
 
 
 def _join(pieces: list[_Piece]) -> bytes:
@@ -129,7 +139,7 @@ def _join(pieces: list[_Piece]) -> bytes:
     lines: list[bytes] = []
     offset = 0
     for piece in pieces:
-        lines.append(piece.line[:_OFFSET_AT] + struct.pack("<I", offset) + piece.line[_OFFSET_AT + 4 :])
+        lines += (piece.line[:_OFFSET_AT], (offset & 0xFFFF_FFFF).to_bytes(4, "little"), piece.line[_OFFSET_AT + 4 :])
         offset += len(piece.content)
     directory = b"".join(lines)
     if len(pieces) > 0xFFFF or offset > 0xFFFF_FFFF:

@@ -15,7 +15,8 @@ missing folder is unpacked anew (``ensure``), a missing merge made anew (``ensur
 none of the three keeps is removed, but only after ``GRACE_S``: an invocation that resolved the old version a moment ago may be about to
 start an environment from it.
 
-Unpacking is heavy and blocking: it runs in ``PARALLEL`` threads, never on the event loop.
+Unpacking is heavy and blocking: it runs in ``PARALLEL`` threads, never on the event loop. Code that differs from what it replaces in a few
+files of many is not unpacked but made from the folder before, of links (``zip_patch.py``, ``code_spares.py``): the same folder, sooner.
 """
 
 from __future__ import annotations
@@ -27,23 +28,27 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from lambent.clock import Clock
 from lambent.control.code_links import CodeLinks
+from lambent.control.code_spares import MIN_FILES, Spare, Spares, copy, discard
 from lambent.control.layer_merge import merge, merged_key
 from lambent.control.zip_archive import flush, unpack
+from lambent.control.zip_patch import Unpatchable, apply, compare, count, directory
 from lambent.errors import ClientFault, PlatformFault
 from lambent.settings import Limits
-from lambent.store.contract import Blobs, Delete, Put, Store
+from lambent.store.contract import Blobs, Delete, Put, Store, StoreUnavailable
 
 KIND = "code"
 PARALLEL = 2
 GRACE_S = 60.0
+SPARE_AFTER_S = 0.3  # after a change, when its environments have started
 _TEMPORARY = ".tmp-"
 
 T = TypeVar("T")
@@ -74,7 +79,10 @@ class _Gate:
 
 
 class CodeStore:
-    """``running(sha256)`` says whether any execution environment still lives on that code."""
+    """``running(sha256)`` says whether any execution environment still lives on that code.
+
+    ``linking``: folders may share files by links, as functions cannot write to their code.
+    """
 
     def __init__(
         self,
@@ -85,6 +93,7 @@ class CodeStore:
         limits: Limits,
         clock: Clock,
         running: Callable[[str], bool],
+        linking: bool = False,
     ) -> None:
         self._root = root.absolute()
         self._store = store
@@ -97,9 +106,15 @@ class CodeStore:
         self._gates: dict[str, _Gate] = {}
         self._unused_since: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(PARALLEL, "unzip")
+        self._linking = linking
+        self._spares = Spares()
+        self._making: dict[str, asyncio.Task[None]] = {}  # spares, by the hash of their code
+        self._outdated: set[str] = set()  # of these, the ones that are not wanted any more
 
     def close(self) -> None:
         """Wait for the threads; further calls fail."""
+        for task in list(self._making.values()):
+            task.cancel()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def folder(self, sha256: str) -> str:
@@ -116,29 +131,27 @@ class CodeStore:
         return await self._blobs.get(sha256)
 
     @contextlib.asynccontextmanager
-    async def put(self, content: bytes, direct: bool = True) -> AsyncIterator[Code]:
+    async def put(self, content: bytes, direct: bool = True, before: str = "") -> AsyncIterator[Code]:
         """Store a zip, durably, and keep it while the caller commits what refers to it. ``direct``: it came in a request.
 
-        Raises ``ClientFault`` for a zip that is too large or that ``zip_archive`` refuses, ``PlatformFault`` where the disk fails.
+        ``before`` is the hash of code that it may have much in common with. Raises ``ClientFault`` for a zip that is too large or
+        that ``zip_archive`` refuses, ``PlatformFault`` where the disk fails.
         """
         if direct:
             require_zip_size(content, self._limits)
         sha256 = await self._off_loop(lambda: hashlib.sha256(content).hexdigest())
-        self._held[sha256] += 1
         self._unused_since.pop(sha256, None)
-        try:
+        with self._holding(sha256):
             async with self._lock(sha256):
-                unzipped = await self._off_loop(lambda: self._unpack(content, sha256))
+                unzipped = await self._patched(content, sha256, before)
+                if unzipped is None:
+                    unzipped = await self._off_loop(lambda: self._unpack(content, sha256))
                 if await self._store.get(KIND, sha256) is None:
                     # First the note, then the blob: killed between the two, the next start finds what to remove.
                     await self._store.commit(Put(KIND, sha256, {"size": len(content), "unzipped": unzipped}))
                 await self._blobs.put(content)
+            self._want_spare(sha256, count(content))
             yield Code(sha256, len(content), unzipped)
-        finally:
-            self._held[sha256] -= 1
-            if not self._held[sha256]:
-                del self._held[sha256]
-                self.unused(sha256)
 
     async def check(self, content: bytes, direct: bool = True) -> Code:
         """What ``put`` would give or raise, with nothing kept."""
@@ -210,10 +223,64 @@ class CodeStore:
                 return 0
             # The folder goes first: a blob without a folder can be mended, a folder without a blob cannot.
             await self._off_loop(lambda: self._discard(self._root / sha256))
+            await self._drop_spares(sha256)
             await self._blobs.delete(sha256)
             await self._store.commit(Delete(KIND, sha256))
             self._unused_since.pop(sha256, None)
         return 1
+
+    async def _patched(self, content: bytes, sha256: str, before: str) -> int | None:
+        """Make the folder from that of ``before``; gives the bytes of its files, or ``None`` where it has to be unpacked."""
+        if not self._linking or before in ("", sha256) or count(content) < MIN_FILES or (self._root / sha256).is_dir():
+            return None
+        with self._holding(before):
+            note, old = await self._store.get(KIND, before), await self._blobs.get(before)
+            if note is None or old is None or not (self._root / before).is_dir():
+                return None
+            spare = self._spares.take(before)
+            self._outdated.add(before)
+            try:
+                return await self._off_loop(lambda: self._patch(content, sha256, old, before, int(note.value["unzipped"]), spare))
+            except (Unpatchable, ClientFault, PlatformFault):
+                return None  # unpacking the whole zip tells what is the matter
+
+    def _want_spare(self, sha256: str, entries: int) -> None:
+        if not self._linking or entries < MIN_FILES or sha256 in self._spares:
+            return
+        self._outdated.discard(sha256)
+        if sha256 not in self._making:
+            task = self._making[sha256] = asyncio.create_task(self._make_spare(sha256))
+            task.add_done_callback(lambda _: self._making.pop(sha256, None))
+
+    async def _make_spare(self, sha256: str) -> None:
+        await self._clock.sleep(SPARE_AFTER_S)
+        if sha256 in self._outdated:
+            self._outdated.discard(sha256)
+            return
+        with self._holding(sha256), contextlib.suppress(PlatformFault, StoreUnavailable):
+            content = await self._blobs.get(sha256)
+            if content is not None:
+                spare = await self._off_loop(lambda: Spare(self._copy(sha256), directory(content)))
+                for dropped in self._spares.keep(sha256, spare):
+                    await self._off_loop(partial(discard, dropped.folder))
+
+    async def _drop_spares(self, sha256: str) -> None:
+        self._outdated.add(sha256) if sha256 in self._making else self._outdated.discard(sha256)
+        spare = self._spares.take(sha256)
+        if spare is not None:
+            await self._off_loop(partial(discard, spare.folder))
+
+    @contextlib.contextmanager
+    def _holding(self, sha256: str) -> Iterator[None]:
+        """Code that is held is not removed."""
+        self._held[sha256] += 1
+        try:
+            yield
+        finally:
+            self._held[sha256] -= 1
+            if not self._held[sha256]:
+                del self._held[sha256]
+                self.unused(sha256)
 
     @contextlib.asynccontextmanager
     async def _lock(self, sha256: str) -> AsyncIterator[None]:
@@ -254,6 +321,35 @@ class CodeStore:
             raise
         _sync_folder(self._root)
         return size
+
+    def _patch(self, content: bytes, sha256: str, old: bytes, before: str, unzipped: int, spare: Spare | None) -> int | None:
+        patch = compare(old, content, directory(old) if spare is None else spare.directory)
+        if patch is None or 2 * len(patch.changed) > len(patch.names):
+            if spare is not None:
+                discard(spare.folder)
+            return None
+        folder = self._copy(before) if spare is None else spare.folder
+        workshop = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._root))
+        try:
+            size = apply(patch, str(folder), workshop, unzipped, self._limits.code_unzipped)
+            os.chmod(folder, 0o755)
+            os.rename(folder, self._root / sha256)
+        except BaseException:
+            discard(folder)
+            raise
+        finally:
+            discard(workshop)
+        _sync_folder(self._root)
+        return size
+
+    def _copy(self, sha256: str) -> Path:
+        target = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self._root))
+        try:
+            copy(self._root / sha256, target)
+        except BaseException:
+            discard(target)
+            raise
+        return target
 
     def _merge(self, folders: Sequence[Path], key: str) -> None:
         target = self._root / key

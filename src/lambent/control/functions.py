@@ -193,7 +193,7 @@ class Functions:
             tried = merge_code(before.configuration, code, params.get("Architectures"), self._clock.now(), params.get("SourceKMSKeyArn"))
             tried["LastModified"] = before.configuration["LastModified"]
             return show(replace(before, configuration=tried))
-        async with self._put(call, source) as code:
+        async with self._put(call, source, "" if is_image(before.configuration) else code_of(before.configuration)) as code:
             return self._show_changed(await self._change(arn, lambda record: self._with_code(record, arn, call, params, code)), params)
 
     async def update_configuration(self, call: Call, params: Params) -> Configuration:
@@ -270,13 +270,16 @@ class Functions:
     # -- code ---------------------------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _put(self, call: Call, source: Source) -> AsyncIterator[Code]:
-        """Keep a zip, a zip in a bucket, or the image of that name, while the caller commits what refers to it."""
+    async def _put(self, call: Call, source: Source, before: str = "") -> AsyncIterator[Code]:
+        """Keep a zip, a zip in a bucket, or the image of that name, while the caller commits what refers to it.
+
+        ``before`` is the hash of the zip that it replaces.
+        """
         keep: AbstractAsyncContextManager[Code]
         if isinstance(source, BucketObject):
-            keep = self._code.put(await self._source.fetch(call, source), direct=False)
+            keep = self._code.put(await self._source.fetch(call, source), direct=False, before=before)
         else:
-            keep = self._images.put(source) if isinstance(source, str) else self._code.put(source)
+            keep = self._images.put(source) if isinstance(source, str) else self._code.put(source, before=before)
         async with keep as code:
             yield code
 
