@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
+from chaos_processes import below, wait_until_gone
 from server_under_fire import ROLE, Ledger, check, code, pause, work
 
 from lambent.testing.local_server import LocalServer
@@ -33,20 +34,20 @@ def test_nothing_acknowledged_is_lost_when_the_node_is_killed(tmp_path):
     try:
         for _ in range(ROUNDS):
             server.start()
-            tree = _below(server.pid)
+            tree = below(server.pid)
             stop = threading.Event()
             failures: list[BaseException] = []
             workers = [threading.Thread(target=_guarded, args=(failures, server, ledger, n, stop)) for n in range(3)]
             for worker in workers:
                 worker.start()
             stop.wait(pause(seed))  # the moment of death is the test's random input, no synchronisation
-            tree |= _below(server.pid)
+            tree |= below(server.pid)
             stop.set()
             server.kill()
             for worker in workers:
                 worker.join(60)
             assert failures == []
-            _wait_until_gone(tree)
+            wait_until_gone(tree)
         server.start()
         check(server, ledger)
         assert ledger.answered > 0, "no round got far enough to acknowledge anything"
@@ -96,7 +97,7 @@ def _guarded(failures: list[BaseException], server: LocalServer, ledger: Ledger,
 
 
 def _victims(node: int, victim: str) -> list[int]:
-    tree = _below(node) - {node}
+    tree = below(node) - {node}
     commands = {}
     for pid in tree:
         with contextlib.suppress(OSError):
@@ -104,33 +105,3 @@ def _victims(node: int, victim: str) -> list[int]:
     if victim == "launcher":
         return [pid for pid, command in commands.items() if b"lambent.sandbox.launcher" in command]
     return [pid for pid, command in commands.items() if b"lambent_zygote" in command and Path(f"/proc/{pid}").stat().st_uid == os.getuid()]
-
-
-def _below(root: int) -> set[int]:
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                parent = int(Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry))
-    found, rest = set(), [root]
-    while rest:
-        pid = rest.pop()
-        found.add(pid)
-        rest += children.get(pid, [])
-    return found
-
-
-def _wait_until_gone(pids: set[int]) -> None:
-    deadline = time.monotonic() + 20
-    alive = pids
-    while alive and time.monotonic() < deadline:
-        alive = {pid for pid in alive if _lives(pid)}
-    assert alive == set(), "processes that outlived the node"
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except OSError:
-        return False
