@@ -129,8 +129,13 @@ class AsyncHouse:
 
     async def redrive(self, function: FunctionArn, request_ids: Sequence[str] = ()) -> int:
         """Give dead letters (all, or those of ``request_ids``) another chance, as if they had just come. How many it were."""
+        name = lane_of(function)
         async with self._redriving:  # one at a time: whoever came second might find the lease of the first at its end
-            return await self._redrive(lane_of(function), set(request_ids))
+            try:
+                return await self._redrive(name, set(request_ids))
+            finally:  # even a commit that failed for us may have been made
+                self.queue.lanes.expect(name)
+                self.deliveries.expect(name)
 
     async def _redrive(self, name: str, wanted: set[str]) -> int:
         kept: list[str] = []  # leased, and not wanted
@@ -151,8 +156,6 @@ class AsyncHouse:
             self._at("redrive:committed")
             moved += len(mutations) // 2
         await self._store.commit(*[Requeue(DEAD + name, receipt, 0.0) for receipt in kept])
-        self.queue.lanes.expect(name)
-        self.deliveries.expect(name)
         return moved
 
     def _afresh(self, letter: AsyncEvent | Delivery) -> AsyncEvent | Delivery:
