@@ -531,3 +531,36 @@ def test_a_disk_without_room_refuses_and_keeps_the_state(state, archive, monkeyp
 
     monkeypatch.setattr(backup_restore, "_write", full)
     refuse(state, archive, "No space left", StoreUnavailable)
+
+
+# -- who may
+
+
+def test_a_server_that_others_can_reach_wants_a_signature():
+    from lambent.api.backup_pages import Gate
+    from lambent.errors import ClientFault
+    from lambent.iam.credentials import Authenticator
+    from lambent.settings import Settings
+    from lambent.wire.http import HttpRequest
+
+    def gate(**options):
+        settings = Settings(**options)
+        return Gate(settings, Authenticator(settings, ManualClock()), "INTERNAL")
+
+    def request(**headers):
+        return HttpRequest("GET", "/_lambent/backup", "", {name.replace("_", "-"): value for name, value in headers.items()}, b"")
+
+    own = request(host="127.0.0.1:4566", x_lambent_admin="1")
+    gate(host="127.0.0.1").require(own, "127.0.0.1")
+    gate(host="::1").require(request(host="[::1]:4566", x_lambent_admin="1"), "::1")
+    for host, asked, source in (
+        ("0.0.0.0", own, "127.0.0.1"),
+        ("127.0.0.1", own, "sandbox"),
+        ("127.0.0.1", request(host="127.0.0.1:4566"), "127.0.0.1"),
+        ("127.0.0.1", request(host="127.0.0.1.evil.example", x_lambent_admin="1"), "127.0.0.1"),
+        ("127.0.0.1", request(host="evil.example:4566", x_lambent_admin="1"), "127.0.0.1"),
+        ("127.0.0.1", request(x_lambent_admin="1"), "127.0.0.1"),
+    ):
+        with pytest.raises(ClientFault) as caught:
+            gate(host=host).require(asked, source)
+        assert (caught.value.code, caught.value.status) == ("AccessDeniedException", 403)
