@@ -98,7 +98,7 @@ def test_no_update_is_lost_and_no_invariant_breaks(kinds, processes, seed):
             store.lag = lambda: lags.randrange(6)
         houses = [Process(store) for store in stores]
         code = Code("0" * 64, 10, 20)
-        params = {"Role": ROLE, "Handler": "app.handler", "Runtime": "python3.12"}
+        params = {"Role": ROLE, "Handler": "app.handler", "Runtime": "python3.12", "Code": {}}
         configuration = build(ARN, params, code, 0.0, "x86_64")
         first = FunctionRecord(ARN, configuration, FunctionState(Phase.ACTIVE), "revision", configuration)
         await houses[0].table.change(ARN, lambda before: first)
