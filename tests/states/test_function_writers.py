@@ -35,7 +35,8 @@ class Process:
         self.table = FunctionTable(store)
         self.registry = Registry()
         self.aliases = Aliases(self.table, self.registry, Limits())
-        self.versions = Versions(self.table, SimpleNamespace(versions_changed=lambda before, after: None), Limits())
+        functions = SimpleNamespace(versions_changed=lambda before, after: None, admit_version=lambda record: None)
+        self.versions = Versions(self.table, functions, Limits())
 
 
 class Writers:
