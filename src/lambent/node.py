@@ -57,6 +57,7 @@ from lambent.control.versions import Versions
 from lambent.errors import LambentError, invalid_parameter
 from lambent.function_version import FunctionVersion
 from lambent.iam.credentials import Authenticator
+from lambent.iam.sessions import Sessions
 from lambent.images.sources import Sources
 from lambent.images.store import ImageStore
 from lambent.invoke.admission import LocalAssigner
@@ -191,7 +192,8 @@ class Node:
         settings = self.settings
         own = settings.auth == "any" and settings.host in LOOPBACK
         debug = self._debug if own else None
-        authenticator = Authenticator(settings, self.clock)
+        self.sessions = await Sessions.open(self.store)
+        authenticator = Authenticator(settings, self.clock, self.sessions)
         backups = BackupPages(Gate(settings, authenticator, self._internal.access_key), self._save, self._restore)
         pages = Pages(self._health, self._environments, self._tell, self.code.download, debug, self._events, self._redrive, backups)
         host = f"{settings.host}:{settings.port}"
@@ -293,7 +295,7 @@ class Node:
             "logs": (LogsService(self.logs, self.clock),),
             "s3": (S3Service(self.buckets, self.objects, self.uploads, Listing(self.store, self.objects), self.segments, self.clock),),
             "sqs": (SqsService(self.queues, self.mailbox, self.moves, self.clock),),
-            "sts": (StsService(),),
+            "sts": (StsService(self.sessions, self.clock),),
         }
 
     async def _open_objects(self) -> None:

@@ -218,5 +218,5 @@ def test_table_names_operations_of_the_model_and_nothing_else():
 def test_methods_are_bound_to_the_given_instance():
     service = StsService()
     table = methods({"sts": service})
-    assert set(table) == {("sts", "GetCallerIdentity")}
+    assert set(table) == {("sts", "AssumeRole"), ("sts", "GetCallerIdentity")}
     assert table["sts", "GetCallerIdentity"] == service.get_caller_identity

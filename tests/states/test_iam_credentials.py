@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lambent.clock import SystemClock
 from lambent.errors import ClientFault
 from lambent.iam.credentials import Authenticator, Identity
+from lambent.iam.sessions import Sessions
 from lambent.settings import Credential, Settings
 from lambent.testing.clock import ManualClock
 from lambent.wire.http import HttpRequest
@@ -29,9 +30,11 @@ def claimed(credential: str, **more: str) -> HttpRequest:
     return HttpRequest("GET", "/", "", {"authorization": header, "host": "h", **more}, b"")
 
 
-def signed(access_key: str, secret: str, signer: Any = botocore.auth.SigV4Auth, body: bytes = b"{}") -> HttpRequest:
+def signed(
+    access_key: str, secret: str, signer: Any = botocore.auth.SigV4Auth, body: bytes = b"{}", token: str | None = None
+) -> HttpRequest:
     request = AWSRequest("POST", "http://127.0.0.1:4566/2015-03-31/functions/f/invocations", {}, body)
-    signer(Credentials(access_key, secret), "lambda", "ap-south-1").add_auth(request)
+    signer(Credentials(access_key, secret, token), "lambda", "ap-south-1").add_auth(request)
     return wire_peer.received(request.prepare())
 
 
@@ -119,3 +122,15 @@ def test_the_clock_is_the_one_passed_in():
     late = Authenticator(Settings(auth="signature", credentials=(KNOWN,)), ManualClock(start=0.0))
     with pytest.raises(ClientFault, match="not yet current"):
         late.identify(signed("AKIDKNOWN", "secret"))
+
+
+def test_a_session_ends_when_its_token_says():
+    sessions = Sessions(b"secret")
+    strict = Authenticator(Settings(auth="signature"), SystemClock(), sessions)
+    now = int(SystemClock().now())
+    session, secret, token = sessions.issue("222222222222", "role", "name", now + 900)
+    assert strict.identify(signed(session.access_key, secret, token=token)).principal == "arn:aws:sts::222222222222:assumed-role/role/name"
+    session, secret, token = sessions.issue("222222222222", "role", "name", now - 1)
+    with pytest.raises(ClientFault) as caught:
+        strict.identify(signed(session.access_key, secret, token=token))
+    assert (caught.value.code, caught.value.status) == ("ExpiredTokenException", 403)

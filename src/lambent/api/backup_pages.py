@@ -19,6 +19,7 @@ from typing import Any
 from lambent.api.http_server import INSIDE
 from lambent.errors import ClientFault
 from lambent.iam.credentials import Authenticator
+from lambent.iam.sessions import PREFIX
 from lambent.settings import Settings
 from lambent.store.backup_archive import ArchiveReader, BadArchive
 from lambent.store.schema import SchemaTooNew
@@ -42,8 +43,9 @@ class Gate:
         if source_ip == INSIDE:
             raise _denied("Functions may not.")
         if self._settings.auth == "signature":
-            if self._authenticator.identify(request).access_key == self._internal_key:
-                raise _denied("Functions may not.")
+            key = self._authenticator.identify(request).access_key
+            if key == self._internal_key or key.startswith(PREFIX):  # a function may have assumed a role
+                raise _denied("Functions and sessions may not.")
             return
         if self._settings.host not in LOOPBACK:
             raise _denied('On a server that others can reach it needs auth = "signature".')

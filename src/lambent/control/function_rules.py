@@ -68,7 +68,6 @@ WITHOUT_EFFECT = {
     "KMSKeyArn": "nothing is encrypted with it",
     "TracingConfig": "no segments are sent; the trace header is passed on",
     "FileSystemConfigs.S3FilesConfig": "a folder of this machine stands for the file system",
-    "LoggingConfig.SystemLogLevel": "the platform's lines are written whatever it says",
 }
 """Stored, validated and shown as on AWS, but nothing comes of them yet. Told on the parity page."""
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
 from lambent.clock import Clock
+from lambent.iam.sessions import PREFIX, Session, Sessions
 from lambent.settings import Credential, Settings
 from lambent.wire.chunked import is_chunked, unchunk
 from lambent.wire.http import HttpRequest
@@ -39,7 +41,8 @@ class Identity:
 class Authenticator:
     """Identifies callers as the settings ask for it."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, sessions: Sessions | None = None) -> None:
+        self._sessions = sessions
         self._verifies = settings.auth == "signature"
         self._account = settings.account
         self._region = settings.region
@@ -77,14 +80,15 @@ class Authenticator:
             request.body = unchunk(request)
         if signature is None:
             return Identity(self._account, self._region, "", f"arn:aws:iam::{self._account}:root", None)
-        return self._named(signature)
+        session = self._session(request, signature.access_key)
+        return self._named(signature) if session is None else self._assumed(signature, session)
 
     def _verify(self, request: HttpRequest, signature: Signature | None) -> bytes:
         if signature is None:
             if "authorization" in request.headers:
                 raise BadSignature("IncompleteSignatureException", "The Authorization header is no AWS4 signature.", None, 400)
             raise BadSignature("MissingAuthenticationTokenException", "Missing Authentication Token")
-        credential = self._credentials.get(signature.access_key)
+        credential = self._credentials.get(signature.access_key) or self._temporary(request, signature.access_key)
         if credential is None:
             text = "The security token included in the request is invalid."
             raise BadSignature("UnrecognizedClientException", text, signature.service)
@@ -93,6 +97,26 @@ class Authenticator:
             expect_body(request)
             return request.body
         return verify(request, signature, credential.secret_key, self._clock.now())
+
+    def _session(self, request: HttpRequest, access_key: str) -> Session | None:
+        """The session of ours that a request was signed with."""
+        if self._sessions is None or not access_key.startswith(PREFIX):
+            return None
+        token = request.headers.get("x-amz-security-token") or dict(parse_qsl(request.query)).get("X-Amz-Security-Token", "")
+        return self._sessions.read(access_key, token)
+
+    def _temporary(self, request: HttpRequest, access_key: str) -> Credential | None:
+        """The credential of a session of ours. Raises 403 ``ExpiredToken`` where it has ended."""
+        session = self._session(request, access_key)
+        if session is None or self._sessions is None:
+            return None
+        if session.expires <= self._clock.now():
+            raise BadSignature("ExpiredTokenException", "The security token included in the request is expired")
+        return Credential(access_key, self._sessions.secret_key(access_key), session.account)
+
+    def _assumed(self, signature: Signature, session: Session) -> Identity:
+        region = signature.region if _REGION.fullmatch(signature.region) else self._region
+        return Identity(session.account, region, session.access_key, session.principal, signature.service or None)
 
     def _named(self, signature: Signature) -> Identity:
         key = signature.access_key if _KEY.fullmatch(signature.access_key) else ""

@@ -183,13 +183,16 @@ class BucketOperations:
 
     async def get_bucket_ownership_controls(self, call: Call, params: Params) -> dict[str, Any]:
         default = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-        return {"OwnershipControls": self._bucket(call, params).configuration.get("ownership", default)}
+        controls = self._bucket(call, params).configuration.get("ownership", default)
+        if not controls["Rules"]:  # deleted; a bucket that never had any has the default
+            raise ClientFault("OwnershipControlsNotFoundError", 404, "The bucket ownership controls were not found")
+        return {"OwnershipControls": controls}
 
     async def put_bucket_ownership_controls(self, call: Call, params: Params) -> dict[str, Any]:
         return await self._keep(call, params, "ownership", params["OwnershipControls"])
 
     async def delete_bucket_ownership_controls(self, call: Call, params: Params) -> dict[str, Any]:
-        return await self._keep(call, params, "ownership", None)
+        return await self._keep(call, params, "ownership", {"Rules": []})
 
     async def get_bucket_acl(self, call: Call, params: Params) -> dict[str, Any]:
         self._bucket(call, params)
