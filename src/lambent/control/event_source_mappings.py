@@ -21,10 +21,11 @@ from lambent.control.attachments import has_qualifier
 from lambent.control.function_configuration import FunctionRecord
 from lambent.control.function_names import resolve
 from lambent.control.function_table import FunctionTable
-from lambent.control.mapping_rules import KINDS, Kind, MappingRules
+from lambent.control.mapping_rules import KINDS, Kind, MappingRules, check_queue
 from lambent.control.mapping_state import Event, MappingState, Phase
 from lambent.control.small_table import Document, SmallTable
 from lambent.errors import ClientFault, conflict, invalid_parameter, not_found
+from lambent.sources.source import SourceDenied, SourceUnavailable
 from lambent.store.contract import Store, StoreUnavailable
 from lambent.wire.call import Call
 
@@ -97,6 +98,8 @@ class SourceMapping:
 
 CheckTags = Callable[[Mapping[str, str]], None]
 Listener = Callable[[SourceMapping | None, SourceMapping | None], None]
+Ask = Callable[[str], Coroutine[Any, Any, int | None]]
+"""The visibility timeout of the queue with that ARN, ``None`` for one that does not exist. Raises ``SourceUnavailable``."""
 Drained = Callable[[str], Coroutine[Any, Any, None]]
 """Until nothing of the mapping with that UUID is in flight that began before it was switched off."""
 
@@ -129,6 +132,7 @@ class EventSourceMappings:
         self._mappings: dict[str, SourceMapping] = {}
         self._table.changed = self._changed
         self.drained: Drained = _at_once
+        self.ask_far: Ask | None = None  # where queues are those of another endpoint
         self.at: Callable[[str], None] = lambda name: None  # see ``sources.poller.MAPPING_POINTS``
 
     async def load(self) -> None:
@@ -161,7 +165,10 @@ class EventSourceMappings:
 
     async def create(self, call: Call, params: Params) -> dict[str, Any]:
         function, record = self._function(call, "CreateEventSourceMapping", params)
-        kind, config = self._rules.create(params, self._timeout(record, function), self._clock.now())
+        timeout = self._timeout(record, function)
+        kind, config = self._rules.create(params, timeout, self._clock.now())
+        if kind.name == "sqs" and self.ask_far is not None:
+            await _check_far(self.ask_far, config["EventSourceArn"], timeout)
         tags = dict(params.get("Tags") or {})
         self._check_tags(tags)
         event = Event.CREATE_DISABLED if params.get("Enabled") is False else Event.CREATE
@@ -342,6 +349,17 @@ class EventSourceMappings:
         if "KMSKeyArn" in shown:
             shown.pop("FilterCriteria", None)
         return shown
+
+
+async def _check_far(ask: Ask, arn: str, timeout_s: int) -> None:
+    """``check_queue`` for one that somebody else keeps."""
+    try:
+        visibility = await ask(arn)
+    except SourceDenied as error:
+        raise invalid_parameter("The provided execution role does not have permissions to call ReceiveMessage on SQS") from error
+    except SourceUnavailable as error:
+        raise invalid_parameter(f"Error occurred while ReceiveMessage. {error}") from error
+    check_queue(visibility, timeout_s)
 
 
 def _stored(function: FunctionArn) -> FunctionArn:

@@ -203,15 +203,18 @@ class MappingRules:
         """Check what depends on the queue."""
         if kind.name != "sqs":
             return
-        arn = config["EventSourceArn"]
-        visibility = self._visibility(arn)
-        if visibility is None:
-            raise invalid_parameter(
-                "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. "
-                "SQS Error Message: The specified queue does not exist."
-            )
-        if visibility < timeout_s:
-            raise invalid_parameter(f"Queue visibility timeout: {visibility} seconds is less than Function timeout: {timeout_s} seconds")
+        check_queue(self._visibility(config["EventSourceArn"]), timeout_s)
+
+
+def check_queue(visibility: int | None, timeout_s: int) -> None:
+    """Refuse a queue that does not exist (``None``), or whose messages are visible again before the function need have ended."""
+    if visibility is None:
+        raise invalid_parameter(
+            "Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. "
+            "SQS Error Message: The specified queue does not exist."
+        )
+    if visibility < timeout_s:
+        raise invalid_parameter(f"Queue visibility timeout: {visibility} seconds is less than Function timeout: {timeout_s} seconds")
 
 
 def kind_of(params: Params) -> Kind:

@@ -20,6 +20,10 @@ class SourceUnavailable(LambentError):
     """The source does not answer, or says no. The poller rests and tries again."""
 
 
+class SourceDenied(SourceUnavailable):
+    """The source knows us, and does not let us."""
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """``visibility``: seconds for which the records are ours; 0 if nobody else can get them."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from lambent.settings import EndpointSettings
 from lambent.sources.filters import Filters
 from lambent.sources.record import Record
-from lambent.sources.source import SourceUnavailable, Taken, records_envelope
+from lambent.sources.source import SourceDenied, SourceUnavailable, Taken, records_envelope
 from lambent.sources.sqs_event import to_record
 
 T = TypeVar("T")
@@ -24,6 +24,30 @@ LONG_POLL_S = 20
 _CALL = 10  # messages of one request
 _AT_ONCE = 10  # requests at a time
 _VISIBILITY_S = 60.0  # how long the queue's visibility timeout is believed without asking
+
+
+_MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AWS.SimpleQueueService.AccessDenied"})
+
+
+async def visibility_of(arn: str, settings: EndpointSettings) -> int | None:
+    """The visibility timeout of a queue, in seconds; ``None`` where there is no such queue. Raises ``SourceUnavailable``."""
+    source = RemoteSqsSource(arn, settings, lambda: 0.0)
+    try:
+        return int(await source.visibility())
+    except SourceUnavailable as error:
+        code = _code(error)
+        if code in _MISSING:
+            return None
+        if code in _DENIED:
+            raise SourceDenied(str(error)) from error
+        raise
+
+
+def _code(error: SourceUnavailable) -> str:
+    """What the endpoint calls it; "" where it has not answered."""
+    answer = getattr(error.__cause__, "response", None)
+    return str(answer["Error"].get("Code", "")) if isinstance(answer, dict) and "Error" in answer else ""
 
 
 class RemoteSqsSource:
@@ -99,6 +123,11 @@ class RemoteSqsSource:
     async def _release(self, messages: Sequence[dict[str, Any]]) -> None:
         if messages:
             await self.give_back([Record(each["MessageId"], each["ReceiptHandle"], b"") for each in messages])
+
+    async def visibility(self) -> float:
+        """The queue's visibility timeout, in seconds. Raises ``SourceUnavailable``."""
+        await self._prepare()
+        return self._visibility
 
     async def _prepare(self) -> None:
         """Know the queue's address and its visibility timeout."""
