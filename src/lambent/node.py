@@ -21,6 +21,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ from lambent.services.table import methods
 from lambent.settings import Credential, Settings
 from lambent.sources.kinds import source_kinds
 from lambent.sources.pollers import Pollers
+from lambent.sources.sqs_remote import visibility_of
 from lambent.store.backup import Parts, backup
 from lambent.store.backup_archive import ArchiveReader
 from lambent.store.backup_restore import Staging, finish
@@ -346,6 +348,8 @@ class Node:
         self.pollers = Pollers(kinds, self.front_door, self.clock, self.story, self._at)
         self._closers.push_async_callback(self.pollers.close, STOP_SECONDS)
         self.families.mappings.drained = self.pollers.drained
+        if self.settings.endpoints.sqs:
+            self.families.mappings.ask_far = partial(visibility_of, settings=self.settings.endpoints)
         self.pollers.start(self.families.mappings)
 
     async def _images(self, code_root: Path) -> ImageCode:
