@@ -20,6 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for tests of bench/ and tools/, which are not installed
 
 MARK = "LAMBENT_TEST_SESSION"
+PREFIX = "lt-"  # of a session's temporary folder
 
 _state: dict[str, object] = {}
 
@@ -30,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[MARK] = uuid.uuid4().hex
     _state["tmp_before"] = os.environ.get("TMPDIR")
     tempfile.tempdir = None
-    folder = tempfile.mkdtemp(prefix="lt-")  # short, since socket paths below it may not exceed 107 bytes
+    folder = tempfile.mkdtemp(prefix=PREFIX)  # short, since socket paths below it may not exceed 107 bytes
     os.environ["TMPDIR"] = folder
     tempfile.tempdir = None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # for sessions that end before they unconfigure
@@ -159,7 +160,10 @@ def _mounts() -> set[str]:
 
 
 def _left_mounts() -> list[str]:
-    return [f"mount {path}" for path in sorted(_mounts() - _state["mounts"])]  # type: ignore[operator]
+    ours = str(_state["folder"])
+    others = f"{os.path.dirname(ours)}/{PREFIX}"  # sessions that run side by side with this one
+    new = sorted(_mounts() - _state["mounts"])  # type: ignore[operator]
+    return [f"mount {path}" for path in new if path.startswith(ours) or not path.startswith(others)]
 
 
 def _left_files() -> list[str]:
