@@ -192,7 +192,8 @@ class Store(Protocol):
         """Lease up to ``limit`` visible messages, oldest first, until ``now + visibility``.
 
         With ``ordered`` they come in the order of enqueueing, and a message with a group only if no earlier one of its group is held
-        back (leased or not due) at ``now``; several of one group may come at once.
+        back (leased or not due) at ``now``; several of one group may come at once. A lease survives the process; a power loss may end
+        it early.
         """
         ...
 

@@ -25,7 +25,7 @@ from lambent.store.export import Kept, take
 from lambent.store.file_lock import FileLock
 from lambent.store.group_commit import GroupCommit
 from lambent.store.schema import migrate
-from lambent.store.sqlite_engine import SqliteEngine
+from lambent.store.sqlite_engine import Soft, SqliteEngine
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class SqliteStore:
 
     async def lease(self, queue: str, limit: int, now: float, visibility: float, ordered: bool = False) -> list[Message]:
         latest = max(now, self._clock.now())
-        messages: list[Message] = await self._writer.submit(partial(tables.lease, queue, limit, now, visibility, latest, ordered))
+        messages: list[Message] = await self._writer.submit(Soft(partial(tables.lease, queue, limit, now, visibility, latest, ordered)))
         return messages
 
     async def release(self, queue: str) -> int:

@@ -2,6 +2,9 @@
 
 A job is a function of the connection. Each runs inside a SAVEPOINT, so one that refuses is rolled back to it alone. When the database
 itself fails, everything is rolled back and the group is tried again job by job, so that the one that was too big for the disk fails alone.
+
+A group of nothing but ``Soft`` jobs is not flushed to the disk: it survives the process, as whatever is written does, and the next flush
+takes it along. A power loss may undo it. That is for leases: who held one is dead then, and the message comes again, as it may at any time.
 """
 
 from __future__ import annotations
@@ -20,6 +23,18 @@ Job = Callable[[sqlite3.Connection], Any]
 _REFUSALS = (LambentError, sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError, TypeError, OverflowError)
 
 
+class Soft:
+    """A job that need not survive a power loss."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __call__(self, connection: sqlite3.Connection) -> Any:
+        return self._job(connection)
+
+
 class SqliteEngine:
     """``group_commit.Engine`` on one connection. ``connect`` is called in the writer's thread, whenever a connection has become useless."""
 
@@ -27,6 +42,7 @@ class SqliteEngine:
         self._name = name
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
+        self._is_soft = False
 
     def run(self, group: Sequence[Ticket]) -> None:
         if not self._attempt(group) and len(group) > 1:
@@ -43,8 +59,9 @@ class SqliteEngine:
         """One transaction. False if the database failed, in which case nothing of the group stands and each has the error."""
         try:
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection, self._is_soft = self._connect(), False
             connection = self._connection
+            self._flush(connection, not all(type(ticket.job) is Soft for ticket in group))
             connection.execute("BEGIN IMMEDIATE")
             for ticket in group:
                 self._run(connection, ticket)
@@ -57,6 +74,12 @@ class SqliteEngine:
                 ticket.fill(None, failure)
             return False
         return True
+
+    def _flush(self, connection: sqlite3.Connection, wanted: bool) -> None:
+        """Whether the next commit waits for the disk."""
+        if wanted == self._is_soft:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._is_soft = not wanted
 
     @staticmethod
     def _run(connection: sqlite3.Connection, ticket: Ticket) -> None:
