@@ -263,10 +263,12 @@ class Node:
             self.room,
             images,
             source,
+            self.catalogue.runtime,
         )
         self._closers.push_async_callback(self._finish_tasks)
         await self.functions.load()
-        self.families = Families(self.table, self.store, self, clock, limits, settings.port, self._visibility, self.rules.tags)
+        tags, runtimes = self.rules.tags, self.catalogue.runtime
+        self.families = Families(self.table, self.store, self, clock, limits, settings.port, self._visibility, tags, runtimes)
         self.functions.admit = self.families.code_signing.admit
         self.functions.admit_provider = self.families.capacity_providers.admit
         self.functions.admit_version = self.families.capacity_providers.admit_version

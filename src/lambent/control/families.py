@@ -17,6 +17,7 @@ from lambent.control.mapping_rules import MappingRules
 from lambent.control.policies import Policies
 from lambent.control.recursion import Recursion
 from lambent.control.runtime_management import RuntimeManagement
+from lambent.control.runtime_versions import RuntimeOf
 from lambent.control.scaling_config import ScalingConfigs
 from lambent.control.tags import Tagged
 from lambent.settings import Limits
@@ -36,6 +37,7 @@ class Families:
         port: int,
         visibility: Callable[[str], int | None],
         check_tags: Callable[[Mapping[str, str]], None],
+        runtime_of: RuntimeOf = lambda name: None,
     ) -> None:
         def function_exists(arn: FunctionArn) -> bool:
             return table.get(arn) is not None
@@ -47,7 +49,7 @@ class Families:
         mapping_rules = MappingRules(self.destinations, visibility, limits.filters)
         self.mappings = EventSourceMappings(store, table, mapping_rules, tasks, clock, check_tags)
         self.code_signing = CodeSigning(store, table, clock, limits, check_tags)
-        self.runtime_management = RuntimeManagement(table)
+        self.runtime_management = RuntimeManagement(table, runtime_of)
         self.recursion = Recursion(table)
         self.scaling = ScalingConfigs(table)
         self.capacity_providers = CapacityProviders(store, table, tasks, clock, limits, check_tags)

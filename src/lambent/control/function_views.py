@@ -12,6 +12,7 @@ from lambent.control.function_configuration import Configuration, FunctionRecord
 from lambent.control.function_names import missing, resolve
 from lambent.control.function_table import FunctionTable
 from lambent.control.image_code import is_image, location
+from lambent.control.runtime_versions import RuntimeOf, renewed
 from lambent.errors import invalid_parameter
 from lambent.settings import Limits
 from lambent.wire.call import Call
@@ -24,15 +25,16 @@ Location = Callable[[str, str], str]
 class FunctionViews:
     """The reading half of ``Functions``."""
 
-    def __init__(self, table: FunctionTable, location_of: Location, limits: Limits) -> None:
+    def __init__(self, table: FunctionTable, location_of: Location, limits: Limits, runtime_of: RuntimeOf = lambda name: None) -> None:
         self._table = table
         self._location = location_of
         self._limits = limits
+        self._runtime_of = runtime_of
 
     def get(self, call: Call, params: Params) -> dict[str, Any]:
         """GetFunction; the zip's URL is good for ten minutes."""
         arn, record = self._find(call, "GetFunction", params)
-        answer: dict[str, Any] = {"Configuration": show(record, arn.qualifier)}
+        answer: dict[str, Any] = {"Configuration": renewed(self._runtime_of, show(record, arn.qualifier))}
         if is_image(record.configuration):
             answer["Code"] = location(record.configuration)
         else:
@@ -48,7 +50,7 @@ class FunctionViews:
 
     def get_configuration(self, call: Call, params: Params) -> Configuration:
         arn, record = self._find(call, "GetFunctionConfiguration", params)
-        return show(record, arn.qualifier)
+        return renewed(self._runtime_of, show(record, arn.qualifier))
 
     def list_functions(self, call: Call, params: Params) -> dict[str, Any]:
         """ListFunctions: by name, at most ``limits.page`` a page."""

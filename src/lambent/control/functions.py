@@ -61,6 +61,7 @@ from lambent.control.image_code import ImageCode, ImageLost, is_image
 from lambent.control.layer_table import ResolvedLayers
 from lambent.control.layers import Layers
 from lambent.control.published import publish
+from lambent.control.runtime_versions import RuntimeOf, renewed
 from lambent.errors import ClientFault, PlatformFault, conflict, invalid_parameter, precondition_failed
 from lambent.function_version import FunctionVersion
 from lambent.settings import Limits
@@ -108,6 +109,7 @@ class Functions:
         room: CodeRoom,
         images: ImageCode,
         source: CodeSource,
+        runtime_of: RuntimeOf = lambda name: None,
     ) -> None:
         self._table = table
         self._code = code
@@ -121,11 +123,12 @@ class Functions:
         self._room = room
         self._images = images
         self._source = source
+        self._runtime_of = runtime_of
         self.admit: Admit = lambda call, arn, config: None
         self.admit_provider: Callable[[Call, str], None] = lambda call, provider: None
         self.admit_version: Callable[[FunctionRecord], None] = lambda record: None
         self._collecting = False
-        self._views = FunctionViews(table, code.location, limits)
+        self._views = FunctionViews(table, code.location, limits, runtime_of)
         self._code_root = code.folder("").rstrip("/")
         table.reloaded = self._follow
         layers.removed = self._forget
@@ -361,6 +364,8 @@ class Functions:
                 return before
             if state.phase is Phase.ABSENT:
                 return None
+            if Instruction.PREPARE in todo:
+                record = self._renewed(record)
             return replace(
                 record,
                 state=state,
@@ -373,6 +378,16 @@ class Functions:
             self._carry_out(arn, before, after, todo)
 
         return await self._table.change(arn, mutate, applied)
+
+    def _renewed(self, record: FunctionRecord) -> FunctionRecord:
+        """With the runtime version that it runs with, and so for a version that is published with the change."""
+        versions = {
+            number: replace(version, configuration=renewed(self._runtime_of, version.configuration))
+            if version.state.phase is Phase.CREATING
+            else version
+            for number, version in record.versions.items()
+        }
+        return replace(record, configuration=renewed(self._runtime_of, record.configuration), versions=versions)
 
     def _carry_out(
         self,

@@ -12,6 +12,7 @@ from lambent.arn import LATEST, FunctionArn
 from lambent.control.attachments import attach, attached, find, require
 from lambent.control.function_configuration import FunctionRecord
 from lambent.control.function_table import FunctionTable
+from lambent.control.runtime_versions import RuntimeOf, renewed
 from lambent.errors import invalid_parameter
 from lambent.wire.call import Call
 
@@ -21,8 +22,9 @@ FAMILY = "runtime-management"
 
 
 class RuntimeManagement:
-    def __init__(self, table: FunctionTable) -> None:
+    def __init__(self, table: FunctionTable, runtime_of: RuntimeOf = lambda name: None) -> None:
         self._table = table
+        self._runtime_of = runtime_of
 
     async def put(self, call: Call, params: Params) -> dict[str, Any]:
         arn, record = self._find(call, "PutRuntimeManagementConfig", params)
@@ -31,7 +33,7 @@ class RuntimeManagement:
             raise invalid_parameter("RuntimeVersionArn can only be specified when UpdateRuntimeOn is Manual.")
         if mode == "Manual" and not version:
             raise invalid_parameter("RuntimeVersionArn must be specified when UpdateRuntimeOn is Manual.")
-        held = record.versions.get(arn.qualifier or "", record).configuration.get("RuntimeVersionConfig")
+        held = renewed(self._runtime_of, record.versions.get(arn.qualifier or "", record).configuration).get("RuntimeVersionConfig")
         if held is None:
             raise invalid_parameter("Runtime management is not supported for functions created with container images.")
         if version and version != held["RuntimeVersionArn"]:

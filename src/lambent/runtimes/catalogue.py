@@ -22,6 +22,8 @@ from lambent.errors import invalid_parameter
 from lambent.runtimes import identifiers, packages, search
 from lambent.runtimes.interpreter import Interpreter, ask
 from lambent.runtimes.plan import RuntimePlan
+from lambent.runtimes.runtime_objects import Runtime
+from lambent.runtimes.versions import runtime_of
 
 Finder = Callable[[str, Sequence[str], Mapping[str, str]], "RuntimePlan | str"]
 
@@ -71,6 +73,11 @@ class Catalogue:
                 raise invalid_parameter(answer)
             plan = self._plans[runtime] = answer
         return plan
+
+    def runtime(self, name: str) -> Runtime | None:
+        """The runtime of that name as an object, if it was found already; does not look at the machine."""
+        plan = self._plans.get(name)
+        return None if plan is None else runtime_of(plan)
 
     def find(self, runtime: str) -> Interpreter:
         """The CPython for a Python runtime. Raises ``ClientFault`` (400) that names what is missing and what to do."""

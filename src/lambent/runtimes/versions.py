@@ -17,6 +17,7 @@ from lambent import __version__
 from lambent.runtimes.identifiers import family
 from lambent.runtimes.interpreter import Interpreter
 from lambent.runtimes.plan import RuntimePlan
+from lambent.runtimes.runtime_objects import Place, Runtime, Version, managed
 
 _NAME = re.compile(r"(?P<family>[a-z]+)\.?(?P<rest>.*?)(\.x)?")
 
@@ -31,16 +32,25 @@ class RuntimeVersion:
 
 def runtime_version(found: Interpreter | RuntimePlan, region: str, partition: str = "aws") -> RuntimeVersion:
     """The version that functions on this interpreter, or by this plan, run with."""
+    runtime = runtime_of(found)
+    version = runtime.at()
+    assert version is not None
+    return RuntimeVersion(version.text, runtime.version_arn(version, Place(region, partition)))
+
+
+def runtime_of(found: Interpreter | RuntimePlan) -> Runtime:
+    """The runtime of this interpreter, or of this plan, with its one version."""
     if isinstance(found, Interpreter):
-        build = (found.runtime, found.version_text, found.release, found.abiflags, _client_version())
-        return _named(found.runtime, found.version_text, build, region, partition)
+        build: tuple[str, ...] = (found.runtime, found.version_text, found.release, found.abiflags, _client_version())
+        return _named(found.runtime, found.version_text, build)
     client = _client_version() if family(found.runtime) == "python" else __version__
-    return _named(found.runtime, found.version, (found.runtime, found.version, client), region, partition)
+    return _named(found.runtime, found.version, (found.runtime, found.version, client))
 
 
-def _named(runtime: str, version: str, build: tuple[str, ...], region: str, partition: str) -> RuntimeVersion:
+def _named(runtime: str, version: str, build: tuple[str, ...]) -> Runtime:
     digest = hashlib.sha256("\n".join(build).encode()).hexdigest()
-    return RuntimeVersion(version_text(runtime, version), f"arn:{partition}:lambda:{region}::runtime:{digest}")
+    text = version_text(runtime, version)
+    return managed(runtime, Version(text.partition(":")[2], digest, text))
 
 
 def version_text(runtime: str, version: str) -> str:
