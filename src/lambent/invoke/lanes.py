@@ -115,9 +115,14 @@ class Lane:
         self.leasing = 0
         self.rest_until = 0.0  # monotonic
         self.streak = 0  # refusals in a row
-        self.suspect = False  # may have messages leased that nobody holds
+        self.suspect = 0  # commits that failed, and may have left messages leased that nobody holds
         self.timer: Timer | None = None
         self.timer_at = float("inf")  # wall time
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is more to know of it than the store knows."""
+        return bool(self.running or self.leasing or self.backlog or self.suspect or self.timer)
 
 
 @dataclass(slots=True, eq=False)
@@ -355,7 +360,7 @@ class Lanes:
         lane = self._lanes.get(name)
         if lane is None:
             if len(self._lanes) >= _IDLE_LANES:
-                self._lanes = {key: each for key, each in self._lanes.items() if each.running or each.backlog or each.timer}
+                self._lanes = {key: each for key, each in self._lanes.items() if each.is_busy}
             lane = self._lanes[name] = Lane(name, self._prefix + name, self._settings.per_function)
         return lane
 
@@ -461,29 +466,29 @@ class Lanes:
 
     def _suspect(self, lane: Lane) -> None:
         """A commit failed for us that may have been made: there may be messages leased that nobody holds."""
-        if not lane.suspect and not self.closing:
-            lane.suspect = True
+        lane.suspect += 1
+        if lane.suspect == 1 and not self.closing:
             self._spawn(self._reconcile(lane))
 
     async def _reconcile(self, lane: Lane) -> None:
         """Give back what is leased and not held, if two looks agree."""
-        lost: dict[int, str] | None = None
+        lost: dict[int, str] = {}
+        known = 0  # failures before the look before
         while not self.closing:
             await self._clock.sleep(_RECONCILE_S)
+            failures = lane.suspect
             try:
                 found = await self._orphans(lane)
-                if lost is None:
-                    lost = found
-                    continue
                 both = [receipt for position, receipt in found.items() if lost.get(position) == receipt]
-                lane.suspect = False
                 await self._store.commit(*[Requeue(lane.queue, receipt, 0.0) for receipt in both])
             except StoreUnavailable:
-                lost, lane.suspect = None, True
                 continue
             if both:
                 self._has_work(lane)
-            return
+            if known == failures == lane.suspect:
+                lane.suspect = 0
+                return
+            lost, known = found, failures
 
     async def _orphans(self, lane: Lane) -> dict[int, str]:
         found: dict[int, str] = {}
