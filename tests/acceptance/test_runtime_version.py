@@ -20,7 +20,7 @@ def test_one_version_everywhere(server, api, deploy):
     assert re.fullmatch(rf"INIT_START Runtime Version: python:3\.\d+\.v\d+\tRuntime Version ARN: {arn}\n", lines[0]["message"])
     held = api.put_runtime_management_config(FunctionName="versioned", UpdateRuntimeOn="Manual", RuntimeVersionArn=arn)
     assert held["RuntimeVersionArn"] == arn
+    other = arn[:-1] + ("0" if arn[-1] != "0" else "1")
     with pytest.raises(botocore.exceptions.ClientError, match=f"Available: {arn}"):
-        other = arn[:-1] + ("0" if arn[-1] != "0" else "1")
         api.put_runtime_management_config(FunctionName="versioned", UpdateRuntimeOn="Manual", RuntimeVersionArn=other)
     assert api.get_runtime_management_config(FunctionName="versioned")["RuntimeVersionArn"] == arn
