@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 RUN    := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench fuzz fmt docs clean
+.PHONY: help setup demo up test check bench fuzz chaos fmt docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ bench: setup ## measure, against baselines of the same run; options in ARGS="--j
 
 fuzz: setup ## 20,000 requests made up from the models; SEED=7 for others
 	@LAMBENT_FUZZ=20000 LAMBENT_FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -s -p no:cacheprovider --timeout 1800 tests/acceptance/test_fuzz.py
+
+chaos: setup ## kill servers 200 times on each store, and once at every named point; ROUNDS=20 SEED=7 for others
+	@$(RUN) tools.chaos $(or $(ROUNDS),200) $(SEED)
 
 fmt: setup ## format the code
 	@$(BIN)/ruff check -q --fix-only . && $(BIN)/ruff format -q .

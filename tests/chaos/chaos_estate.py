@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -90,7 +91,9 @@ class Estate:
         if not after["functions"]:
             raise _NothingToDo
         name = self._dice.choice(sorted(after["functions"]))
+        deadline, shown = time.monotonic() + 30, None
         while True:
+            assert time.monotonic() < deadline, f"{name} is not ready: {shown}"
             shown = self._load.call(self._town.api.get_function_configuration, FunctionName=name)
             if shown["State"] == "Active" and shown["LastUpdateStatus"] == "Successful":
                 return name, after["functions"][name]
