@@ -451,11 +451,8 @@ class Node:
         }
 
     def _save(self) -> AsyncGenerator[bytes, None]:
-        async def logs() -> Path:
-            await self.logs.flush()
-            return self.data_dir / "logs" / "logs.sqlite"
-
-        parts = Parts(self.store, self.blobs, self.segments, segments_named, WITH_SEGMENTS, logs)
+        logs = self.data_dir / "logs" / "logs.sqlite"
+        parts = Parts(self.store, self.blobs, self.segments, segments_named, WITH_SEGMENTS, logs, self.logs.flush)
         return backup(parts, {"lambent": __version__, "taken": self.clock.now()})
 
     async def _restore(self, archive: ArchiveReader) -> dict[str, Any]:

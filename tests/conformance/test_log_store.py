@@ -191,6 +191,26 @@ def test_without_room_lines_wait_in_memory_and_what_must_go_is_told(logs, caplog
     assert any("kept again" in record.message for record in caplog.records)
 
 
+def test_who_sends_lines_over_the_api_is_told_that_the_disk_takes_none(logs):
+    async def scenario(store, clock):
+        await store.create_group(GROUP)
+        await store.create_stream(STREAM)
+        await store.put_events(STREAM, [(NOW, "before")])
+        await store.flush()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            with pytest.raises(StoreUnavailable, match="journal"):
+                await store.put_events(STREAM, [(NOW + 1, "refused")])
+            assert store.health().waiting == 0
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await store.put_events(STREAM, [(NOW + 2, "after")])
+        assert messages(await store.get_events(STREAM)) == ["before", "after"]
+
+    logs(scenario)
+
+
 # -- groups and streams
 
 

@@ -46,6 +46,7 @@ class House:
     def __init__(self, folder, number=1):
         self.folder = folder
         self.number = number
+        self.full = False
         self.clock = ManualClock()
         self.store = SqliteStore(folder / "lambent.sqlite", self.clock)
         self.blobs = FileBlobs(folder / "blobs")
@@ -76,10 +77,12 @@ class House:
             connection.execute("INSERT INTO log_groups (id, account, region, name, created) VALUES (?, 'a', 'r', 'g', 1)", (n,))
 
     def parts(self):
-        async def logs():
-            return self.folder / "logs" / "logs.sqlite"
+        async def flush():
+            if self.full:
+                raise StoreUnavailable("the disk is full")
 
-        return Parts(self.store, self.blobs, self.segments, segments_named, WITH_SEGMENTS, logs)
+        logs = self.folder / "logs" / "logs.sqlite"
+        return Parts(self.store, self.blobs, self.segments, segments_named, WITH_SEGMENTS, logs, flush)
 
     async def save(self):
         return b"".join([piece async for piece in backup(self.parts(), HEAD)])
@@ -231,6 +234,19 @@ def test_what_the_disk_has_lost_is_told_and_the_rest_saved(tmp_path):
     assert contents["missing"] == [f"objects/{lost}"]
     assert "objects" not in contents
     assert contents["blobs"] == 1
+
+
+def test_a_full_disk_does_not_keep_anybody_from_saving(tmp_path):
+    async def main():
+        async with House(tmp_path / "data") as house:
+            await house.fill()
+            house.full = True
+            return await house.save()
+
+    contents = stage(tmp_path / "new", asyncio.run(main()))
+    assert contents["missing"] == ["logs: the last lines (the disk is full)"]
+    finish(tmp_path / "new", "")
+    assert content(tmp_path / "new") == all_of(1)
 
 
 def test_a_backup_that_nobody_reads_on_lets_everything_go(tmp_path):

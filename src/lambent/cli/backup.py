@@ -44,7 +44,7 @@ def backup(
     else:
         say(f"{file}: {size(file.stat().st_size)}, {describe(contents)}.")
     for name in contents.get("missing", []):
-        remark(f"WARNING: {name} is missing from the server's disk, and so from the backup.")
+        remark(f"WARNING: not on the server's disk, and so not in the backup: {name}")
 
 
 def describe(contents: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ nothing here is flushed to the platter, so the last moments may go; the database
 **Bounds and trouble.** Memory holds some ``bound`` bytes that are not in the database; beyond that ``write`` waits for a flush
 (back-pressure). When even the disk refuses, lines stay in memory as long as they fit. What then has to go is counted, said in the
 platform's log, and said again in the stream itself once the disk is back. ``write`` never raises for it: a full disk must not fail an
-invocation.
+invocation. ``put_events`` does, and keeps nothing then: whoever sends lines over the API can send them again.
 
 **Questions** wait for a flush and then go to a reading connection in a thread of its own, so an answer holds every line that was written
 before it was asked.
@@ -147,7 +147,7 @@ class LogStore:
         else:
             self._take(stream, lines)
 
-    def _take(self, stream: LogStream, lines: Sequence[tuple[int, str]]) -> None:
+    def _take(self, stream: LogStream, lines: Sequence[tuple[int, str]], refusing: bool = False) -> None:
         ingested = int(self._clock.now() * 1000)
         with self._lock:
             if not self._open:
@@ -157,6 +157,8 @@ class LogStore:
             try:
                 self._journal.append(stream, block.data)
             except OSError as error:
+                if refusing:
+                    raise StoreUnavailable(f"{self._directory}: the journal takes no lines: {error}") from error
                 self._unjournalled += block.lines
                 self._complain(f"{self._directory}: the journal takes no lines, they are in memory only: {error}")
             self._batch.add(stream, block)
@@ -221,9 +223,13 @@ class LogStore:
     # -- events
 
     async def put_events(self, stream: LogStream, lines: Sequence[tuple[int, str]]) -> None:
-        """``write`` for callers who must have made the stream before. Raises ``NoSuchGroup`` or ``NoSuchStream``."""
+        """``write`` for callers who must have made the stream before, and who are told when the disk takes nothing: then nothing is kept.
+        Raises ``NoSuchGroup``, ``NoSuchStream`` or ``StoreUnavailable``."""
         await self._change(lambda tables: tables.stream_id(stream))
-        self.write(stream, lines)
+        if self._waiting > self._bound and not self._relieve():
+            raise StoreUnavailable(f"{self._path}: the disk takes no lines")
+        if lines:
+            self._take(stream, lines, refusing=True)
 
     async def get_events(
         self,

@@ -49,14 +49,15 @@ class Files(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a server keeps. ``named`` gives the segments that a document of the store names, ``logs`` the log store's flushed file."""
+    """What a server keeps. ``named`` gives the segments that a document of the store names, ``flush`` puts all lines into ``logs``."""
 
     store: Store
     blobs: FileBlobs
     segments: Files
     named: Callable[[str, dict[str, Any]], Iterable[str]]
     kinds: frozenset[str]  # the kinds of documents that ``named`` is asked about
-    logs: Callable[[], Awaitable[Path]]
+    logs: Path
+    flush: Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -91,8 +92,12 @@ async def backup(parts: Parts, head: dict[str, Any]) -> AsyncGenerator[bytes, No
         for at in range(0, len(segments), 33):
             async for piece in _file(writer, "objects", segments[at : at + 32].decode(), parts.segments, tally):
                 yield piece
-    with unavailable(log_file := await parts.logs()):
-        lines = tables_of(log_file)
+    try:
+        await parts.flush()
+    except StoreUnavailable as error:  # a full disk is no reason to save nothing
+        tally.missing.append(f"logs: the last lines ({error})")
+    with unavailable(parts.logs):
+        lines = tables_of(parts.logs)
         for index in range(1, 10**6):
             data = await asyncio.to_thread(next, lines, b"")
             if not data:

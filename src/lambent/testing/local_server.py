@@ -69,12 +69,12 @@ class LocalServer:
         process = subprocess.Popen(
             [*command, *self._arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        settled = threading.Event()
+        settled, before = threading.Event(), len(self.lines)
         self._process = process
         self._reader = threading.Thread(target=self._read, args=(process, settled), daemon=True)
         self._reader.start()
         settled.wait(_START_SECONDS)
-        if _READY not in self.output or process.poll() is not None:
+        if not any(_READY in line for line in self.lines[before:]) or process.poll() is not None:
             self.kill()
             raise ServerFailed(f"lambent up did not start:\n{self.output}")
         return self
