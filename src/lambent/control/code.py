@@ -44,6 +44,7 @@ from lambent.control.zip_patch import Unpatchable, apply, compare, count, direct
 from lambent.errors import ClientFault, PlatformFault
 from lambent.settings import Limits
 from lambent.store.contract import Blobs, Delete, Put, Store, StoreUnavailable
+from lambent.turns import Turns
 
 KIND = "code"
 PARALLEL = 2
@@ -72,12 +73,6 @@ class Code:
     resolved_uri: str = ""
 
 
-@dataclass(slots=True)
-class _Gate:
-    lock: asyncio.Lock
-    wanted: int = 0
-
-
 class CodeStore:
     """``running(sha256)`` says whether any execution environment still lives on that code.
 
@@ -103,7 +98,7 @@ class CodeStore:
         self._clock = clock
         self._running = running
         self._held: Counter[str] = Counter()
-        self._gates: dict[str, _Gate] = {}
+        self._turns = Turns()  # one at a time per content
         self._unused_since: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(PARALLEL, "unzip")
         self._linking = linking
@@ -142,7 +137,7 @@ class CodeStore:
         sha256 = await self._off_loop(lambda: hashlib.sha256(content).hexdigest())
         self._unused_since.pop(sha256, None)
         with self._holding(sha256):
-            async with self._lock(sha256):
+            async with self._turns(sha256):
                 unzipped = await self._patched(content, sha256, before)
                 if unzipped is None:
                     unzipped = await self._off_loop(lambda: self._unpack(content, sha256))
@@ -164,7 +159,7 @@ class CodeStore:
         target = self._root / sha256
         if target.is_dir():
             return str(target)
-        async with self._lock(sha256):
+        async with self._turns(sha256):
             content = await self._blobs.get(sha256)
             if content is None or await self._off_loop(lambda: hashlib.sha256(content).hexdigest()) != sha256:
                 raise CodeLost(f"The deployment package {sha256} is missing from the store.")
@@ -181,7 +176,7 @@ class CodeStore:
             return str(self._root / key) if key else ""
         folders = [Path(await self.ensure(sha256)) for sha256 in hashes]
         if len(folders) > 1:
-            async with self._lock(key):
+            async with self._turns(key):
                 await self._off_loop(lambda: self._merge(folders, key))
         return str(self._root / key)
 
@@ -218,7 +213,7 @@ class CodeStore:
             after = page[-1].key
 
     async def _remove(self, sha256: str, used: Callable[[str], bool]) -> int:
-        async with self._lock(sha256):
+        async with self._turns(sha256):
             if used(sha256) or self._held[sha256] or self._running(sha256):
                 return 0
             # The folder goes first: a blob without a folder can be mended, a folder without a blob cannot.
@@ -281,19 +276,6 @@ class CodeStore:
             if not self._held[sha256]:
                 del self._held[sha256]
                 self.unused(sha256)
-
-    @contextlib.asynccontextmanager
-    async def _lock(self, sha256: str) -> AsyncIterator[None]:
-        """One at a time per content; the lock lives only while someone wants it."""
-        gate = self._gates.setdefault(sha256, _Gate(asyncio.Lock()))
-        gate.wanted += 1
-        try:
-            async with gate.lock:
-                yield
-        finally:
-            gate.wanted -= 1
-            if not gate.wanted:
-                del self._gates[sha256]
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         try:

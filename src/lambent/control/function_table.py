@@ -23,6 +23,7 @@ from lambent.control.function_configuration import FunctionRecord
 from lambent.control.function_kinds import on_provider
 from lambent.errors import PlatformFault
 from lambent.store.contract import ABSENT, Delete, Mutation, Put, Store, StoreConflict
+from lambent.turns import Turns
 
 KIND = "function"
 VERSION_KIND = "function-version"
@@ -40,12 +41,6 @@ class _Scope:
     unzipped: int = 0
 
 
-@dataclass(slots=True)
-class _Gate:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    wanted: int = 0
-
-
 class FunctionTable:
     """``load`` first."""
 
@@ -56,7 +51,7 @@ class FunctionTable:
         self._records: dict[str, tuple[FunctionRecord, int]] = {}
         self._scopes: dict[tuple[str, str], _Scope] = {}
         self._codes: Counter[str] = Counter()
-        self._gates: dict[str, _Gate] = {}
+        self._turns = Turns()
 
     async def load(self) -> None:
         """Read every function from the store."""
@@ -111,15 +106,8 @@ class FunctionTable:
         return await asyncio.shield(asyncio.ensure_future(self._change_in_turn(key_of(arn), mutate, applied)))
 
     async def _change_in_turn(self, key: str, mutate: Mutate, applied: Applied | None) -> FunctionRecord | None:
-        gate = self._gates.setdefault(key, _Gate())
-        gate.wanted += 1
-        try:
-            async with gate.lock:
-                return await self._change(key, mutate, applied)
-        finally:
-            gate.wanted -= 1
-            if not gate.wanted:
-                del self._gates[key]
+        async with self._turns(key):
+            return await self._change(key, mutate, applied)
 
     async def _change(self, key: str, mutate: Mutate, applied: Applied | None) -> FunctionRecord | None:
         for _ in range(ATTEMPTS):

@@ -33,6 +33,7 @@ from lambent.images.manifest import Blob, ImageConfiguration, Manifest, choose, 
 from lambent.images.paths import ImagePaths, hex_of
 from lambent.images.reference import ImageReference, parse
 from lambent.images.sources import Sources
+from lambent.turns import Turns
 
 PARALLEL = 3
 GRACE_S = 60.0
@@ -47,12 +48,6 @@ class StoredImage:
     digest: str
     configuration: ImageConfiguration
     layers: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Gate:
-    lock: asyncio.Lock
-    wanted: int = 0
 
 
 class ImageStore:
@@ -77,7 +72,7 @@ class ImageStore:
         self._manifests: dict[str, Manifest] = {}
         self._held: Counter[str] = Counter()
         self._wanted: Counter[str] = Counter()  # layers that some ``ensure`` needs
-        self._gates: dict[str, _Gate] = {}
+        self._turns = Turns()  # one at a time per layer
         self._unused_since: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(PARALLEL, "image")
         self._closing = threading.Event()
@@ -112,7 +107,7 @@ class ImageStore:
         self._held[digest] += 1
         self._unused_since.pop(digest, None)
         try:
-            async with self._lock(digest):
+            async with self._turns(digest):
                 if digest not in self._images:
                     await self._off_loop(lambda: self._paths.keep(digest, content, configuration))
                     manifest = choose(content, self._architecture)
@@ -138,7 +133,7 @@ class ImageStore:
         try:
             budget = Budget(self._limit)
             for blob, diff_id in zip(manifest.layers, diff_ids, strict=True):
-                async with self._lock(diff_id):
+                async with self._turns(diff_id):
                     await self._layer(reference, blob, diff_id, budget)
         finally:
             self._wanted.subtract(diff_ids)
@@ -162,7 +157,7 @@ class ImageStore:
             if used(digest):
                 self._unused_since.pop(digest, None)
             elif not self._busy(digest) and self._clock.monotonic() - since >= GRACE_S:
-                async with self._lock(digest):
+                async with self._turns(digest):
                     removed += await self._forget(digest, used)
         if removed:
             await self._drop_layers()
@@ -234,7 +229,7 @@ class ImageStore:
     async def _drop_layers(self) -> None:
         """Remove the layers and downloads of images that are no longer on record."""
         for name in await self._off_loop(self._paths.layers):
-            async with self._lock(f"sha256:{name}"):
+            async with self._turns(f"sha256:{name}"):
                 if not self._keeps_layer(f"sha256:{name}"):
                     await self._off_loop(lambda name=name: self._paths.discard_layer(name))  # type: ignore[misc]
         expected = {
@@ -247,19 +242,6 @@ class ImageStore:
 
     def _keeps_layer(self, diff_id: str) -> bool:
         return self._wanted[diff_id] > 0 or any(diff_id in image.configuration.diff_ids for image in self._images.values())
-
-    @contextlib.asynccontextmanager
-    async def _lock(self, name: str) -> AsyncIterator[None]:
-        """One at a time per layer; the lock lives only while someone wants it."""
-        gate = self._gates.setdefault(name, _Gate(asyncio.Lock()))
-        gate.wanted += 1
-        try:
-            async with gate.lock:
-                yield
-        finally:
-            gate.wanted -= 1
-            if not gate.wanted:
-                del self._gates[name]
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         try:

@@ -19,8 +19,8 @@ from lambent.objects.faults import no_such_upload
 from lambent.objects.objects import Conditions, Objects, discard_on_failure
 from lambent.objects.records import PART, UPLOAD, Part, Upload, Version, part_key, upload_key
 from lambent.objects.segments import Segments
-from lambent.objects.turns import Turns
 from lambent.store.contract import Delete, Mutation, Put, Store
+from lambent.turns import Turns
 
 MAX_PART = 5 * 2**30
 MAX_PARTS = 10_000

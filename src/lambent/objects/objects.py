@@ -37,8 +37,8 @@ from lambent.objects.records import (
     versions_prefix,
 )
 from lambent.objects.segments import Segment, Segments
-from lambent.objects.turns import Turns
 from lambent.store.contract import ABSENT, Delete, Mutation, Put, Record, Store
+from lambent.turns import Turns
 
 Make = Callable[["Version | None"], Version]
 
