@@ -20,6 +20,11 @@ class Turns:
     def __init__(self) -> None:
         self._gates: dict[str, _Gate] = {}
 
+    @property
+    def taken(self) -> bool:
+        """Whether anybody is at it, or waits."""
+        return bool(self._gates)
+
     @contextlib.asynccontextmanager
     async def __call__(self, name: str) -> AsyncIterator[None]:
         gate = self._gates.setdefault(name, _Gate())

@@ -296,8 +296,7 @@ class House:
             await asyncio.sleep(0)
             if self.store.dead.is_set():
                 await asyncio.get_running_loop().create_future()
-            gates = (*self.code._gates.values(), *self.image_store._gates.values())
-            busy = any(gate.wanted for gate in gates) or not self.code._threads._work_queue.empty()
+            busy = self.code._turns.taken or self.image_store._turns.taken or not self.code._threads._work_queue.empty()
             quiet = 0 if busy else quiet + 1
 
     def call(self, account: str = ACCOUNT, region: str = REGION) -> Call:
