@@ -31,6 +31,7 @@ class ImageRoot:
     argv: tuple[str, ...]  # ENTRYPOINT followed by CMD
     workdir: str = "/"
     environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()  # of ``argv``, what is CMD; for the log
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ def test_overrides_and_their_removal(api: Any, create: Create, registry: Registr
     ],
 )
 def test_what_cannot_be_started(
-    api: Any, create: Create, registry: RegistryServer, config: dict[str, Any], error_type: str, text: str
+    api: Any, logs: Any, create: Create, registry: RegistryServer, config: dict[str, Any], error_type: str, text: str
 ) -> None:
     create("wrong", f"{registry.host}/team/app:v1", ImageConfig=config)
     for _ in range(2):
@@ -232,6 +232,9 @@ def test_what_cannot_be_started(
         assert answer["FunctionError"] == "Unhandled"
         request = answer["ResponseMetadata"]["RequestId"]
         assert payload == {"errorType": error_type, "errorMessage": f"RequestId: {request} Error: {text}"}
+    entry, workdir = ",".join(config.get("EntryPoint", ["/bin/app"])), config.get("WorkingDirectory", "/work")
+    line = f"IMAGE\tLaunch error: {text}\tEntrypoint: [{entry}]\tCmd: [app.handler,two]\tWorkingDir: [{workdir}]\n"
+    assert line in [event["message"] for event in logs.filter_log_events(logGroupName="/aws/lambda/wrong")["events"]]
     api.update_function_configuration(FunctionName="wrong", ImageConfig={})
     settle(api, "wrong")
     assert call(api, "wrong", 1)[0]["event"] == 1

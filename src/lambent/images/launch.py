@@ -28,6 +28,7 @@ def image_root(digest: str, layers: Sequence[str], image: ImageConfiguration, ov
         argv=entrypoint + command,
         workdir=overrides.get("WorkingDirectory") or image.workdir or _DEFAULT_WORKDIR,
         environment=dict(image.environment),
+        command=command,
     )
 
 

@@ -64,7 +64,7 @@ from lambent.invoke.narrator import Narrator
 from lambent.invoke.report import Report
 from lambent.observe.log_levels import rank
 from lambent.observe.log_sink import LogStream
-from lambent.observe.platform_events import InitReport, InitRuntimeDone
+from lambent.observe.platform_events import Fault, InitReport, InitRuntimeDone
 from lambent.runtime_api.events import InvokeEvent
 from lambent.runtime_api.frames import Frame, FrameType, encode_invoke
 from lambent.sandbox.driver import Sandbox, SandboxExit, SandboxSpec
@@ -146,7 +146,7 @@ class Environment:
         self._narrator = Narrator(self._pump, version, fittings.clock)
         self._extension_pump: LogPump | None = None
         self._sandbox: Sandbox | None = None
-        self._problem = ("", "")
+        self._problem = ("", "", "")
         self._channel: Channel | None = None
         self._inside: Inside | None = None
         self._killing: asyncio.Task[None] | None = None
@@ -286,6 +286,8 @@ class Environment:
             how = SandboxExit(None, 9) if exited.cancelled() or exited.exception() is not None else exited.result()
             if self._problem[0]:
                 how = replace(how, entry=self._problem[0], entry_type=self._problem[1])
+            if self._problem[2]:
+                self._narrator.tell(Fault(self._problem[2]))
             self._feed(Exited(how, at))
 
     def _on_init_timeout(self) -> None:
@@ -339,7 +341,8 @@ class Environment:
         asked = self._clock.monotonic()
         sandbox = await self._fittings.driver.start(spec)
         self._sandbox = sandbox
-        self._problem = (spec.program.problem, spec.program.problem_type) if spec.program is not None else ("", "")
+        program = spec.program
+        self._problem = ("", "", "") if program is None else (program.problem, program.problem_type, program.problem_line)
         self._settle = getattr(sandbox, "settled", None)
         self._look_inside(sandbox, spec)
         self._pump.attach(sandbox.logs)

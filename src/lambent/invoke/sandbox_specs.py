@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lambent.function_version import FunctionVersion, ImageRoot
 from lambent.images import entry_point, layer_tree
+from lambent.observe import log_lines
 from lambent.runtimes import dotnet, provided
 from lambent.runtimes.environment_variables import Places, RoleCredentials, environment_variables
 from lambent.sandbox.driver import LOG_FD, Mount, Program, SandboxSpec
@@ -102,7 +103,9 @@ def _image_program(image: ImageRoot, path: str) -> Program:
     if problem is None:
         return Program(image.argv, image.workdir, transport="http")
     # What cannot be started must not start by chance: a folder can never be executed.
-    return Program(("/",), "/", transport="http", problem=problem.text, problem_type=problem.error_type)
+    entry = image.argv[: len(image.argv) - len(image.command)]
+    line = log_lines.image_launch_error(problem.text, entry, image.command, image.workdir)
+    return Program(("/",), "/", transport="http", problem=problem.text, problem_type=problem.error_type, problem_line=line)
 
 
 def _undo_defaults(environment: dict[str, str], version: FunctionVersion, image: ImageRoot) -> None:

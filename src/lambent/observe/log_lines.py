@@ -12,6 +12,7 @@ a bounded buffer and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -116,6 +117,11 @@ def timed_out(at: float, request_id: str, seconds: float) -> str:
 def runtime_exited(request_id: str, error_type: str, reason: str) -> str:
     """The runtime is dead: ``reason`` is the driver's ``Runtime exited with error: exit status 1`` or its siblings."""
     return f"RequestId: {request_id} Error: {reason}\n{error_type}\n"
+
+
+def image_launch_error(text: str, entry: Sequence[str], command: Sequence[str], workdir: str) -> str:
+    """A container image that cannot be started; ``text`` is why, the rest what was to be started."""
+    return f"IMAGE\tLaunch error: {text}\tEntrypoint: [{','.join(entry)}]\tCmd: [{','.join(command)}]\tWorkingDir: [{workdir}]\n"
 
 
 def extension(name: str, state: str, events: tuple[str, ...], error_type: str = "") -> str:

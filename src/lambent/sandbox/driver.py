@@ -71,6 +71,7 @@ class Program:
     transport: str = "frames"  # or "http"
     problem: str = ""  # why it cannot be executed, where that is known ahead: AWS's words, as they follow ``Error: ``. Not for drivers
     problem_type: str = "Runtime.InvalidEntrypoint"  # the error type that goes with it
+    problem_line: str = ""  # what the log says of it, beside what it says of every such end
 
 
 @dataclass(frozen=True, slots=True)
