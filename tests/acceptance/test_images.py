@@ -333,26 +333,38 @@ def test_what_other_tools_build(api: Any, create: Create, layouts: Path, registr
         assert call(api, name, name)[0]["argv"] == ["/usr/bin/app", "built.handler"]
 
 
+@pytest.mark.parametrize(
+    ("damage", "code", "text"),
+    [
+        ("other bytes", "InvalidImage", "The image is not valid."),
+        ("missing", "ImageDeleted", "The function is trying to use a deleted image."),
+    ],
+)
 def test_an_update_that_fails_leaves_the_old_image_running(
-    api: Any, create: Create, layouts: Path, image: Image, base: bytes, runtime: bytes
+    api: Any, create: Create, layouts: Path, image: Image, base: bytes, runtime: bytes, damage: str, code: str, text: str
 ) -> None:
+    shutil.rmtree(layouts / "kept", ignore_errors=True)
     image.write(layouts / "kept", "good")
-    broken = Image([base, layer({"app": program(runtime), "broken": b""})], ["/app"])
+    broken = Image([base, layer({"app": program(runtime), damage: b""})], ["/app"])
     broken.write(layouts / "kept", "broken")
-    (layouts / "kept" / "blobs" / "sha256" / list(broken.blobs)[2].removeprefix("sha256:")).write_bytes(b"not a layer")
+    blob = layouts / "kept" / "blobs" / "sha256" / list(broken.blobs)[2].removeprefix("sha256:")
+    if damage == "missing":
+        blob.unlink()
+    else:
+        blob.write_bytes(b"not a layer")
     create("kept", "oci:kept:good")
     api.update_function_code(FunctionName="kept", ImageUri="oci:kept:broken")
     with pytest.raises(Exception, match="Failed"):
         settle(api, "kept")
     shown = api.get_function_configuration(FunctionName="kept")
-    assert (shown["State"], shown["LastUpdateStatus"], shown["LastUpdateStatusReasonCode"]) == ("Active", "Failed", "InvalidImage")
+    assert (shown["State"], shown["LastUpdateStatus"], shown["LastUpdateStatusReasonCode"]) == ("Active", "Failed", code)
     assert call(api, "kept", "still")[0]["event"] == "still"
     api.create_function(FunctionName="never", PackageType="Image", Role=ROLE, Code={"ImageUri": "oci:kept:broken"})
     with pytest.raises(Exception, match="Failed"):
         settle(api, "never")
     shown = api.get_function_configuration(FunctionName="never")
-    assert (shown["State"], shown["StateReasonCode"]) == ("Failed", "InvalidImage")
-    assert shown["StateReason"].startswith("The image is not valid.")
+    assert (shown["State"], shown["StateReasonCode"]) == ("Failed", code)
+    assert shown["StateReason"].startswith(text)
     api.delete_function(FunctionName="never")
 
 
