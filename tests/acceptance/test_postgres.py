@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
-from acceptance_helpers import ROLE, RUNTIME, call, settle, zipped
+from acceptance_helpers import ROLE, RUNTIME, call, settle, stop_cleanly, zipped
 from botocore.exceptions import ClientError
+from durable_calls import CALLS, Clients, wait
 
 from lambent.testing import postgres_server
 from lambent.testing.local_server import LocalServer
@@ -57,6 +59,37 @@ def test_functions_survive_the_end_of_node_and_database(tmp_path, database):
         api.tag_resource(Resource=after["FunctionArn"], Tags={"a": "c"})
         assert api.list_tags(Resource=after["FunctionArn"])["Tags"] == {"a": "c"}
         assert server.stop() == 0
+
+
+def test_a_database_that_dies_under_load_loses_and_doubles_nothing(tmp_path, database):
+    """Every kind of call at once, while PostgreSQL ends without a shutdown and recovers; its callers wait."""
+    with LocalServer(tmp_path / "data", arguments=["--database", database.dsn]) as server:
+        clients = Clients(server)
+        clients.prepare()
+        stop, troubles = threading.Event(), []
+
+        def work(name):
+            try:
+                while not stop.is_set():
+                    if not clients.turn(name):  # what needs to read first does not wait for the database to be back
+                        stop.wait(0.05)
+            except BaseException as error:  # told in the test's own thread
+                troubles.append(error)
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in CALLS]
+        for thread in threads:
+            thread.start()
+        for _ in range(2):
+            until = {name: len(done) + 2 for name, done in clients.told.done.items()}
+            wait(lambda until=until: bool(troubles) or all(len(clients.told.done[name]) >= least for name, least in until.items()))
+            database.stop(signal.SIGQUIT)
+            database.start()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert troubles == []
+        clients.check()
+        stop_cleanly(server)
 
 
 def test_a_database_that_is_not_there_is_told(tmp_path):
