@@ -20,9 +20,12 @@ import pytest
 from acceptance_helpers import below
 
 from lambent.cli.bundle import bundle
+from lambent.cli.dev import Session
+from lambent.cli.dev_server import server_at
 from lambent.cli.dev_snapshot import Snapshot
 from lambent.cli.screen import Trouble
 from lambent.clock import SystemClock
+from lambent.control.code_spares import MIN_FILES
 from lambent.testing.local_server import LocalServer
 
 HANG_S = 60.0
@@ -92,13 +95,44 @@ def dev():
         each.close()
 
 
-@pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "shop"
+def fill(path):
     path.mkdir()
     (path / "app.py").write_text(SOURCE.format("first"))
     (path / "helper.py").write_text("VALUE = 'helper one'\n")
     return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fill(tmp_path / "shop")
+
+
+class Shop:
+    """The one command that most tests here share, and its folder."""
+
+    def __init__(self, folder, endpoint):
+        self.folder = folder
+        self.session = Dev(str(folder), "--endpoint", endpoint)
+        self._number, _ = self.session.expect(r"^Watching ")
+
+    def write(self, content, name="app.py"):
+        (self.folder / name).write_text(content)
+
+    def expect(self, pattern):
+        """Wait for a line behind those that were waited for before."""
+        self._number, match = self.session.expect(pattern, self._number + 1)
+        return match
+
+
+@pytest.fixture(scope="module")
+def shop(server, tmp_path_factory):
+    running = Shop(fill(tmp_path_factory.mktemp("dev") / "shop"), server.endpoint)
+    try:
+        yield running
+        assert running.session.stop() == 0
+        assert "lambent/cli" not in "".join(running.session.lines)  # a traceback of ours
+    finally:
+        running.session.close()
 
 
 def invoke(api, name="shop"):
@@ -106,84 +140,99 @@ def invoke(api, name="shop"):
     return json.load(answer["Payload"])
 
 
-def test_edits_are_live_when_the_line_says_so(server, api, dev, folder):
-    session = dev(folder, "--endpoint", server.endpoint)
-    number, _ = session.expect(r"^Watching ")
+def test_edits_are_live_when_the_line_says_so(api, shop):
     assert invoke(api) == "first"
-    for edit in range(8):
-        (folder / "app.py").write_text(SOURCE.format(edit))
-        number, match = session.expect(r"reloaded in (\d+) ms: app\.py  ([0-9a-f]{12})", number + 1)
+    for edit in range(5):
+        shop.write(SOURCE.format(edit))
+        match = shop.expect(r"reloaded in (\d+) ms: app\.py  ([0-9a-f]{12})")
         assert invoke(api) == edit
         configuration = api.get_function_configuration(FunctionName="shop")
         assert base64.b64decode(configuration["CodeSha256"]).hex().startswith(match[2])
-    (folder / "helper.py").write_text("VALUE = 'helper two'\n")
-    number, _ = session.expect(r"reloaded .*: helper\.py", number + 1)
+    shop.write("VALUE = 'helper two'\n", "helper.py")
+    shop.expect(r"reloaded .*: helper\.py")
     invoke(api)
-    session.expect(r"in helper two", number)
-    assert session.stop() == 0
-    assert "Traceback" not in "".join(session.lines)
+    shop.expect(r"in helper two")
 
 
-def test_files_come_and_go_and_litter_does_not_count(server, api, dev, folder):
-    session = dev(folder, "--endpoint", server.endpoint, "--function", "litter", "--no-logs")
-    number, _ = session.expect(r"^Watching ")
+def test_files_come_and_go_and_litter_does_not_count(api, shop):
+    folder = shop.folder
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "deep" / "er" / "data.txt").write_text("new")
-    number, _ = session.expect(r"reloaded .*: deep/er/data\.txt", number + 1)
+    shop.expect(r"reloaded .*: deep/er/data\.txt")
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "app.pyc").write_bytes(b"x")
-    (folder / "app.py").write_text(SOURCE.format("same"))
-    number, match = session.expect(r"reloaded .*: (.*)  ", number + 1)
-    assert match[1] == "app.py"
+    shop.write(SOURCE.format("same"))
+    assert shop.expect(r"reloaded .*: (.*)  ")[1] == "app.py"
     replacement = folder / "app.py~"  # as editors save: another file, moved into place
     replacement.write_text(SOURCE.format("moved"))
     os.replace(replacement, folder / "app.py")
-    number, _ = session.expect(r"reloaded .*app\.py", number + 1)
+    shop.expect(r"reloaded .*app\.py")
     shutil.rmtree(folder / "deep")
-    number, _ = session.expect(r"reloaded .*: deep/er/data\.txt", number + 1)
-    assert invoke(api, "litter") == "moved"
-    assert session.stop(signal.SIGTERM) == 0
+    shop.expect(r"reloaded .*: deep/er/data\.txt")
+    assert invoke(api) == "moved"
 
 
-def test_a_broken_edit_is_survived(server, api, dev, folder):
-    session = dev(folder, "--endpoint", server.endpoint, "--name", "broken", "--no-logs")
-    number, _ = session.expect(r"^Watching ")
-    (folder / "app.py").write_text("def handler(:\n")
-    number, _ = session.expect(r"reloaded", number + 1)
-    assert invoke(api, "broken")["errorType"] == "Runtime.UserCodeSyntaxError"
-    (folder / "app.py").write_text(SOURCE.format("mended"))
-    number, _ = session.expect(r"reloaded", number + 1)
-    assert invoke(api, "broken") == "mended"
-    api.delete_function(FunctionName="broken")
+def test_a_folder_of_many_files(api, shop):
+    """More than are unpacked anew for one edit."""
+    for number in range(MIN_FILES):
+        shop.write(f"VALUE = {number}\n", f"many_{number}.py")
+    shop.write("from many_7 import VALUE\n\ndef handler(event, context):\n    import many_99\n    return [VALUE, many_99.VALUE]\n")
+    expected = hashlib.sha256(bundle(shop.folder)).hexdigest()[:12]
+    shop.expect(rf"reloaded .*  {expected}")
+    assert invoke(api) == [7, 99]
+    for edit in range(3):
+        shop.write(f"VALUE = 'edit {edit}'\n", "many_7.py")
+        shop.expect(r"reloaded .*: many_7\.py  ")
+        assert invoke(api) == [f"edit {edit}", 99]
+    for path in shop.folder.glob("many_*.py"):
+        path.unlink()
+    shop.write(SOURCE.format("few"))
+    expected = hashlib.sha256(bundle(shop.folder)).hexdigest()[:12]
+    shop.expect(rf"reloaded .*  {expected}")
+    assert invoke(api) == "few"
+
+
+def test_a_broken_edit_is_survived(api, shop):
+    shop.write("def handler(:\n")
+    shop.expect(r"reloaded")
+    assert invoke(api)["errorType"] == "Runtime.UserCodeSyntaxError"
+    shop.write(SOURCE.format("mended"))
+    shop.expect(r"reloaded")
+    assert invoke(api) == "mended"
+
+
+def test_a_function_that_was_deleted_is_told(server, api, folder, capsys):
+    session = Session(folder, "orphan", server.endpoint, SystemClock())
+    session.begin({"Runtime": _runtime(), "Handler": "app.handler"}, {})
+    api.delete_function(FunctionName="orphan")
     (folder / "app.py").write_text(SOURCE.format("orphan"))
-    session.expect(r"not reloaded: ResourceNotFoundException", number + 1)
-    assert session.stop() == 0
+    assert not session.reload(0.0)
+    assert "not reloaded: ResourceNotFoundException" in capsys.readouterr().out
 
 
-def test_many_edits_at_once_end_with_the_last(server, api, dev, folder):
-    session = dev(folder, "--endpoint", server.endpoint, "--name", "many", "--no-logs")
-    number, _ = session.expect(r"^Watching ")
+def test_many_edits_at_once_end_with_the_last(server, api, shop):
+    folder = shop.folder
+    (folder / ".lambdaignore").write_text(".lambent-edit\n")
+    shop.write(SOURCE.format("before"))
+    shop.expect(r"reloaded")
     stop = threading.Event()
     answers = set()
 
     def call():
         own = server.client("lambda")
         while not stop.is_set():
-            answers.add(json.dumps(invoke(own, "many")))
+            answers.add(json.dumps(invoke(own)))
 
     caller = threading.Thread(target=call)
-    (folder / ".lambdaignore").write_text(".lambent-edit\n")
     caller.start()
     for edit in range(60):
         (folder / ".lambent-edit").write_text(SOURCE.format(edit))
         os.replace(folder / ".lambent-edit", folder / "app.py")
-    expected = bundle(folder)
-    session.expect(rf"reloaded .*  {hashlib.sha256(expected).hexdigest()[:12]}", number + 1)
-    assert invoke(api, "many") == 59
+    shop.expect(rf"reloaded .*  {hashlib.sha256(bundle(folder)).hexdigest()[:12]}")
+    assert invoke(api) == 59
     stop.set()
     caller.join(HANG_S)
-    assert answers <= {json.dumps(answer) for answer in ("first", *range(60))}
-    assert session.stop() == 0
+    assert answers <= {json.dumps(answer) for answer in ("before", *range(60))}
 
 
 def test_it_brings_its_own_server_and_takes_it_along(dev, folder, tmp_path):
@@ -197,14 +246,13 @@ def test_it_brings_its_own_server_and_takes_it_along(dev, folder, tmp_path):
     session.expect(r"in helper one", number)  # the log is followed
     pids = below(session.process.pid)
     assert len(pids) > 1
-    assert session.stop() == 0
+    assert session.stop(signal.SIGTERM) == 0
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
 
 
-def test_a_server_elsewhere_is_not_started(dev, folder):
-    session = dev(folder, "--endpoint", "http://203.0.113.1.invalid:4566")
-    session.expect(r"^lambent: ")
-    assert session.process.wait(HANG_S) == 1
+def test_a_server_elsewhere_is_not_started():
+    with pytest.raises(Trouble, match=r"203\.0\.113\.1\.invalid"), server_at("http://203.0.113.1.invalid:4566", None, None):
+        raise AssertionError("there is no such server")
 
 
 def _runtime():

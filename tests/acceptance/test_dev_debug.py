@@ -14,8 +14,10 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_dev import HANG_S, dev, invoke  # noqa: F401  (a fixture)
+from test_dev import HANG_S, dev  # noqa: F401  (a fixture)
 
+from lambent.cli.dev_debug import debugging
+from lambent.cli.screen import Trouble
 from lambent.testing.local_server import free_port
 
 LONGER_THAN_TIMEOUT_S = 1.6
@@ -159,7 +161,7 @@ def begin(dev, server, folder, name, *options):  # noqa: F811
 def test_python(server, api, dev, tmp_path):  # noqa: F811
     pytest.importorskip("debugpy")
     (tmp_path / "app.py").write_text(PYTHON)
-    session, port, _ = begin(dev, server, tmp_path, "debugged")
+    session, port, number = begin(dev, server, tmp_path, "debugged")
     assert call(server, "debugged", {"n": 1}) == 3
     adapter = Dap(port)
     try:
@@ -185,24 +187,24 @@ def test_python(server, api, dev, tmp_path):  # noqa: F811
     finally:
         adapter.close()
     assert call(server, "debugged", {"n": 3}) == 7
+    the_timeout_holds_again(server, session, port, number, tmp_path)
     assert session.stop() == 0
     after = api.get_function_configuration(FunctionName="debugged")
     assert (after.get("Layers", []), after["MemorySize"], after["Timeout"]) == ([], 128, 1)
 
 
-def test_the_timeout_holds_again_when_the_debugger_has_left(server, api, dev, tmp_path):  # noqa: F811
-    pytest.importorskip("debugpy")
-    (tmp_path / "app.py").write_text("def handler(event, context):\n    while event: pass\n    return 1\n")
-    session, port, _ = begin(dev, server, tmp_path, "left")
-    assert call(server, "left", False) == 1
+def the_timeout_holds_again(server, session, port, number, folder):
+    """As soon as the debugger has left, in an environment of other code, behind the same port."""
+    (folder / "app.py").write_text("def handler(event, context):\n    while event: pass\n    return 1\n")
+    session.expect(r"reloaded", number)
+    assert call(server, "debugged", False) == 1
     with ThreadPoolExecutor() as threads:
         with socket.create_connection(("127.0.0.1", port), HANG_S) as held:
             assert held.recv(1)  # the adapter has something to say: the way is open
-            answer = threads.submit(call, server, "left", True)
+            answer = threads.submit(call, server, "debugged", True)
             threading.Event().wait(LONGER_THAN_TIMEOUT_S)
             assert not answer.done()
         assert answer.result(HANG_S)["errorType"] == "Sandbox.Timedout"
-    assert session.stop() == 0
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="this machine has no Node.js")
@@ -237,12 +239,13 @@ def test_node(server, api, dev, tmp_path):  # noqa: F811
     assert "AWS_LAMBDA_EXEC_WRAPPER" not in after.get("Environment", {}).get("Variables", {})
 
 
-def test_other_runtimes_say_so(server, dev, tmp_path):  # noqa: F811
-    (tmp_path / "bootstrap").write_text("#!/bin/sh\n")
-    (tmp_path / "bootstrap").chmod(0o755)
-    session = dev(tmp_path, "--endpoint", server.endpoint, "--name", "custom-debug", "--debug")
-    session.expect(r"no debugger for provided\.al2023 functions")
-    assert session.process.wait(HANG_S) == 1
+def test_other_runtimes_say_so(server, api, deploy, tmp_path):
+    deploy("custom-debug", "", Runtime="provided.al2023")
+    with (
+        pytest.raises(Trouble, match=r"no debugger for provided\.al2023 functions"),
+        debugging(api, server.endpoint, "custom-debug", None, tmp_path),
+    ):
+        raise AssertionError("there is one")
 
 
 def test_a_web_page_cannot_open_ports(server):
