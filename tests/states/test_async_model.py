@@ -393,7 +393,9 @@ class World:
                     answer.set_result([None])
             await self._settle(10)
             if not self.gate.waiting and not self.running and not self.sending:
-                if not await self.store.queues(EVENTS) and not await self.store.queues(DELIVERIES) and not self.asking:
+                left = [*await self.store.queues(EVENTS), *await self.store.queues(DELIVERIES)]
+                held = self.house.queue.lanes._in_flight + self.house.deliveries.lanes._in_flight
+                if not left and not held and not self.asking:
                     break
                 self.clock.advance(1.0)
                 await self._settle()

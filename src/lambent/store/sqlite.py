@@ -20,12 +20,12 @@ from lambent.clock import Clock
 from lambent.store import export_sqlite
 from lambent.store import mutations as tables
 from lambent.store.connection import connect, sync_directory, unavailable
-from lambent.store.contract import Counts, Entry, Message, Mutation, Peek, Record, StoreUnavailable
+from lambent.store.contract import Append, Counts, Entry, Message, Mutation, Peek, Record, StoreUnavailable
 from lambent.store.export import Kept, take
 from lambent.store.file_lock import FileLock
 from lambent.store.group_commit import GroupCommit
 from lambent.store.schema import migrate
-from lambent.store.sqlite_engine import Soft, SqliteEngine
+from lambent.store.sqlite_engine import Soft, SqliteEngine, Whole
 
 T = TypeVar("T")
 
@@ -62,7 +62,11 @@ class SqliteStore:
     async def commit(self, *mutations: Mutation) -> list[int]:
         now = self._clock.now()
         changes = [tables.bind(mutation, now) for mutation in mutations]
-        numbers: list[int] = await self._writer.submit(lambda connection: [change(connection) for change in changes])
+        numbers: list[int]
+        if len(changes) == 1 and not isinstance(mutations[0], Append):  # which writes twice
+            numbers = await self._writer.submit(Whole(changes[0]))
+        else:
+            numbers = await self._writer.submit(lambda connection: [change(connection) for change in changes])
         return numbers
 
     async def get(self, kind: str, key: str) -> Record | None:

@@ -1,7 +1,9 @@
 """How a group of jobs becomes one SQLite transaction.
 
-A job is a function of the connection. Each runs inside a SAVEPOINT, so one that refuses is rolled back to it alone. When the database
-itself fails, everything is rolled back and the group is tried again job by job, so that the one that was too big for the disk fails alone.
+A job is a function of the connection. Each runs inside a SAVEPOINT, so one that refuses is rolled back to it alone; a job that is one
+``Whole`` change needs none. A statement spared is one time less that this thread lets go of the interpreter and waits to have it back from
+a busy loop. When the database itself fails, everything is rolled back and the group is tried again job by job, so that the one that was
+too big for the disk fails alone.
 
 A group of nothing but ``Soft`` jobs is not flushed to the disk: it survives the process, as whatever is written does, and the next flush
 takes it along. A power loss may undo it. That is for leases: who held one is dead then, and the message comes again, as it may at any time.
@@ -19,6 +21,19 @@ from lambent.store.contract import StoreUnavailable
 from lambent.store.group_commit import Ticket
 
 Job = Callable[[sqlite3.Connection], Any]
+
+
+class Whole:
+    """A job of one change that writes nothing before it refuses, and writes with one statement: it stands or not by itself."""
+
+    __slots__ = ("_change",)
+
+    def __init__(self, change: Callable[[sqlite3.Connection], int]) -> None:
+        self._change = change
+
+    def __call__(self, connection: sqlite3.Connection) -> list[int]:
+        return [self._change(connection)]
+
 
 _REFUSALS = (LambentError, sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError, TypeError, OverflowError)
 
@@ -83,6 +98,12 @@ class SqliteEngine:
 
     @staticmethod
     def _run(connection: sqlite3.Connection, ticket: Ticket) -> None:
+        if type(ticket.job) is Whole:
+            try:
+                ticket.fill(ticket.job(connection))
+            except _REFUSALS as error:
+                ticket.fill(None, error)
+            return
         connection.execute("SAVEPOINT one")
         try:
             ticket.fill(ticket.job(connection))
