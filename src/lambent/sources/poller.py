@@ -3,7 +3,8 @@
 Every batch is an invocation like any other: it enters by the front door and takes a permit there. What comes back is one of three: the
 function succeeded (its answer may name records that failed), it failed, or it was not reached; what is done about each is the machine's.
 
-Acknowledgements are gathered while one is being committed, so a mapping that is busy commits seldom. One that the store refuses is tried a
+Acknowledgements are gathered while one is being committed and, as long as further batches run, for ``GATHER_S`` before that: a mapping
+that is busy commits seldom, and the store, whose commits wait for the disk, has time for leases, which do not. One that the store refuses is tried a
 few times; then the records come again, since at least once is the promise.
 """
 
@@ -34,6 +35,7 @@ log = logging.getLogger("lambent.sources")
 
 ATTEMPTS = 4
 RETRY_S = 0.25
+GATHER_S = 0.02
 _FUNCTIONS_FAULT = frozenset({"RecursiveInvocationException", "RequestTooLargeException", "InvalidRequestContentException"})
 
 
@@ -247,6 +249,8 @@ class Poller:
     async def _acknowledges(self) -> None:
         try:
             while self._done:
+                if self.machine.batches and not self.machine.plan.ordered:  # of an ordered source the next ones wait for these
+                    await self._clock.sleep(GATHER_S)
                 records, self._done = self._done, []
                 self._at("acknowledge:begun")
                 if await self._persist(self.source.acknowledge, records):
