@@ -28,7 +28,8 @@ from lambent.invoke.async_state import Condition, End, Outcome, Policy, Progress
 from lambent.invoke.destination_record import dead_letter_attributes, error_message, record
 from lambent.invoke.fittings import StoryRecorder
 from lambent.invoke.invocation import Invocation, InvocationResult
-from lambent.invoke.lanes import Held, Lanes, Point, Spawn
+from lambent.invoke.lane import Held
+from lambent.invoke.lanes import Lanes, Point, Spawn
 from lambent.invoke.recursion import Recursion
 from lambent.invoke.registry import Registry
 from lambent.settings import Settings

@@ -26,7 +26,8 @@ from lambent.invoke.async_event import DEAD, DELIVERIES, DeadLetter, Delivery, d
 from lambent.invoke.destination_record import s3_key, sendable_json
 from lambent.invoke.fittings import StoryRecorder
 from lambent.invoke.invocation import Invocation
-from lambent.invoke.lanes import Held, Lanes, Point, Spawn
+from lambent.invoke.lane import Held
+from lambent.invoke.lanes import Lanes, Point, Spawn
 from lambent.invoke.recursion import Recursion
 from lambent.queues.directory import Directory
 from lambent.queues.mailbox import Mailbox, Outgoing
