@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from acceptance_helpers import ROLE, RUNTIME, call, settle, zipped
 from botocore.exceptions import ClientError
@@ -134,6 +135,13 @@ CALLS: dict[str, Callable[[Clients, int], None]] = {
     "tag": Clients.tag,
     "line": Clients.line,
 }
+
+
+def quick(folder: Path) -> Path:
+    """A configuration of which events that met an outage come again soon after it."""
+    file = folder / "quick.toml"
+    file.write_text("[async]\nbackoff_first = 0.1\nbackoff_most = 1.0\n")
+    return file
 
 
 def wait(done: Callable[[], bool]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from acceptance_helpers import call, stop_cleanly
-from durable_calls import CALLS, Clients
+from durable_calls import CALLS, Clients, quick
 
 from lambent.testing.local_server import LocalServer, ServerFailed
 
@@ -66,7 +66,7 @@ def fill(filler: Path) -> None:
 def test_a_full_disk_and_one_that_takes_nothing(disk: Path, tmp_path: Path) -> None:
     filler = disk / "filler"
     backup = [str(Path(sys.executable).with_name("lambent")), "backup", str(tmp_path / "state.tar"), "--endpoint"]
-    with LocalServer(disk / "data") as server:
+    with LocalServer(disk / "data", quick(tmp_path)) as server:
         clients = Clients(server)
         clients.prepare()
         until_refused(clients, lambda: fill(filler))
@@ -96,8 +96,8 @@ def again(clients: Clients) -> Clients:
     return clients
 
 
-def test_a_disk_that_is_read_only_from_the_start_is_told(disk: Path) -> None:
-    with LocalServer(disk / "data") as server:
+def test_a_disk_that_is_read_only_from_the_start_is_told(disk: Path, tmp_path: Path) -> None:
+    with LocalServer(disk / "data", quick(tmp_path)) as server:
         clients = Clients(server)
         clients.prepare()
         stop_cleanly(server)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from acceptance_helpers import ROLE, RUNTIME, call, settle, stop_cleanly, zipped
 from botocore.exceptions import ClientError
-from durable_calls import CALLS, Clients, wait
+from durable_calls import CALLS, Clients, quick, wait
 
 from lambent.testing import postgres_server
 from lambent.testing.local_server import LocalServer
@@ -63,7 +63,7 @@ def test_functions_survive_the_end_of_node_and_database(tmp_path, database):
 
 def test_a_database_that_dies_under_load_loses_and_doubles_nothing(tmp_path, database):
     """Every kind of call at once, while PostgreSQL ends without a shutdown and recovers; its callers wait."""
-    with LocalServer(tmp_path / "data", arguments=["--database", database.dsn]) as server:
+    with LocalServer(tmp_path / "data", quick(tmp_path), arguments=["--database", database.dsn]) as server:
         clients = Clients(server)
         clients.prepare()
         stop, troubles = threading.Event(), []
