@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -660,17 +661,21 @@ def test_environment(start, mode):
     assert runtime.call("describe")["name"] == "greeter"
 
 
+@pytest.fixture(scope="module")
+def placed(client, tmp_path_factory):
+    """The same classes three times, each saying where it is."""
+    folder = tmp_path_factory.mktemp("placed")
+    sources = {name: {path: text % name for path, text in java_functions.PLACED.items()} for name in ("task", "b", "a")}
+    return {name: compiled(folder / name, source, str(client)) for name, source in sources.items()}
+
+
 @pytest.mark.parametrize("mode", ["cold", "warm"])
-def test_classes_of_the_function_come_before_its_jars(start, client, functions, tmp_path, mode):
+def test_classes_of_the_function_come_before_its_jars(start, placed, functions, tmp_path, mode):
     task = tmp_path / "task"
-    for name in ("task", "b", "a"):
-        source = {path: text % name for path, text in java_functions.PLACED.items()}
-        classes = compiled(tmp_path / name / "work", source, str(client))
-        if name == "task":
-            (task / "place").mkdir(parents=True)
-            (classes / "place" / "Where.class").rename(task / "place" / "Where.class")
-        else:
-            jarred(task / "lib" / f"{name}.jar", classes)
+    (task / "place").mkdir(parents=True)
+    shutil.copy(placed["task"] / "place" / "Where.class", task / "place" / "Where.class")
+    for name in ("a", "b"):
+        jarred(task / "lib" / f"{name}.jar", placed[name])
     jarred(task / "lib" / "z.jar", functions)
     runtime = start(task=task, mode=mode)
     runtime.ready()

@@ -7,6 +7,8 @@ a child from an interpreter that has preloaded (the namespaces driver).
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
 import signal
 import socket
@@ -32,16 +34,34 @@ HANG_S = 60.0
 STREAM = "2026/11/21/[$LATEST]0123456789abcdef0123456789abcdef"
 
 ZYGOTE = """
-import json, os, sys
+import array, json, os, socket, sys
 sys.path.insert(0, sys.argv[1])
 import lambent_runtime_client as client
 client.preload()
-environment = json.loads(sys.argv[4])
-pid = os.fork()
-if not pid:
-    client.run(int(sys.argv[2]), sys.argv[3], environment)
-status = os.waitpid(pid, 0)[1]
-os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+control = socket.socket(fileno=int(sys.argv[2]))
+while True:
+    data, ancillary, _, _ = control.recvmsg(1 << 18, 64)
+    if not data:
+        break
+    order = json.loads(data)
+    if "wait" in order:
+        status = os.waitpid(order["wait"], 0)[1]
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        control.send(str(code).encode())
+        continue
+    descriptors = array.array("i", b"".join(raw for _, _, raw in ancillary))
+    pid = os.fork()
+    if not pid:
+        control.close()
+        channel, output = descriptors
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        os.set_inheritable(channel, True)
+        client.run(channel, order["handler"], order["environment"])
+    for descriptor in descriptors:
+        os.close(descriptor)
+    control.send(str(pid).encode())
 """
 
 FUNCTION = """
@@ -120,12 +140,81 @@ def close_own(event, context):
 """
 
 
+class Zygote:
+    """An interpreter that has preloaded, and forks."""
+
+    def __init__(self, runtime_dir: Path, interpreter: Interpreter) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(HANG_S)
+        command = [interpreter.executable, "-c", ZYGOTE, str(runtime_dir), str(theirs.fileno())]
+        base = {"LANG": "C.UTF-8", "TZ": "America/New_York"}
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=base, pass_fds=[theirs.fileno()])
+        theirs.close()
+
+    def ask(self, order: object, *descriptors: int) -> int:
+        socket.send_fds(self.control, [json.dumps(order).encode()], descriptors)
+        return int(self.control.recv(100))
+
+    def close(self) -> None:
+        self.control.close()
+        assert self._process.wait(HANG_S) == 0
+
+
+class Forked:
+    """A child of a zygote, with as much of ``Popen`` as is needed."""
+
+    def __init__(self, zygote: Zygote, channel: int, handler: str, environment: dict[str, str]) -> None:
+        reading, writing = os.pipe()
+        self._zygote = zygote
+        self.pid = zygote.ask({"handler": handler, "environment": environment}, channel, writing)
+        os.close(writing)
+        self.stdout = open(reading, "rb")  # noqa: SIM115  (closed by communicate)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def communicate(self, timeout: float) -> tuple[bytes, None]:
+        output = b""
+        if not self.stdout.closed:
+            assert select.select([self.stdout], [], [], timeout)[0]
+            output = self.stdout.read()
+            self.stdout.close()
+            self.returncode = self._zygote.ask({"wait": self.pid})
+        return output, None
+
+
+class Houses:
+    """The folder that stands for /var/runtime and the zygote of each interpreter."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._zygotes: dict[str, Zygote] = {}
+
+    def runtime_dir(self, interpreter: Interpreter) -> Path:
+        folder = self._folder / interpreter.executable.replace("/", "-").strip("-")
+        if not folder.exists():
+            assemble(folder, interpreter)
+        return folder
+
+    def zygote(self, interpreter: Interpreter) -> Zygote:
+        if interpreter.executable not in self._zygotes:
+            self._zygotes[interpreter.executable] = Zygote(self.runtime_dir(interpreter), interpreter)
+        return self._zygotes[interpreter.executable]
+
+    def close(self) -> None:
+        for zygote in self._zygotes.values():
+            zygote.close()
+
+
 class Runtime:
     """A started runtime client and the node's side of its channel."""
 
-    def __init__(self, folder: Path, interpreter: Interpreter, mode: str, handler: str, **environment: str) -> None:
-        self.task, self.runtime_dir = folder / "task", folder / "runtime"
-        assemble(self.runtime_dir, interpreter)
+    def __init__(self, folder: Path, houses: Houses, interpreter: Interpreter, mode: str, handler: str, **environment: str) -> None:
+        self.task, self.runtime_dir = folder / "task", houses.runtime_dir(interpreter)
         version = FunctionVersion(
             arn=FunctionArn("eu-west-1", "123456789012", "greeter"),
             version="$LATEST",
@@ -148,23 +237,15 @@ class Runtime:
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(HANG_S)
         self._reader, self._frames = FrameReader(8_000_000), list[Frame]()
-        fd = str(theirs.fileno())
+        fd = theirs.fileno()
+        self.process: subprocess.Popen[bytes] | Forked
         if mode == "program":
-            command = [
-                interpreter.executable,
-                str(self.runtime_dir / "lambent_runtime_client.py"),
-                "--channel-fd",
-                fd,
-                "--handler",
-                handler,
-            ]
-            base = self.environment
+            client = str(self.runtime_dir / "lambent_runtime_client.py")
+            command = [interpreter.executable, client, "--channel-fd", str(fd), "--handler", handler]
+            pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            self.process = subprocess.Popen(command, env=self.environment, pass_fds=[fd], **pipes)
         else:
-            command = [interpreter.executable, "-c", ZYGOTE, str(self.runtime_dir), fd, handler, json.dumps(self.environment)]
-            base = {"LANG": "C.UTF-8", "TZ": "America/New_York"}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=base, pass_fds=[theirs.fileno()]
-        )
+            self.process = Forked(houses.zygote(interpreter), fd, handler, self.environment)
         theirs.close()
         self._token = 0
 
@@ -237,8 +318,15 @@ def mode():
 both_modes = pytest.mark.parametrize("mode", ["program", "zygote"])
 
 
+@pytest.fixture(scope="module")
+def houses(tmp_path_factory):
+    found = Houses(tmp_path_factory.mktemp("houses"))
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def start(tmp_path, interpreter, mode):
+def start(tmp_path, houses, interpreter, mode):
     """Starts runtimes, and ends them after the test. The function's file is ``FUNCTION``, or ``source``."""
     started: list[Runtime] = []
 
@@ -246,7 +334,7 @@ def start(tmp_path, interpreter, mode):
         path = tmp_path / "task" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(source))
-        started.append(Runtime(tmp_path, interpreter, mode, handler, **environment))
+        started.append(Runtime(tmp_path, houses, interpreter, mode, handler, **environment))
         return started[-1]
 
     yield start

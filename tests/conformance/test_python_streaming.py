@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from test_python_client import Runtime, interpreter, mode, start  # noqa: F401  (fixtures)
+from test_python_client import Runtime, houses, interpreter, mode, start  # noqa: F401  (fixtures)
 
 from lambent.runtime_api import python_client
 from lambent.runtime_api.frames import MAX_CHUNK, Frame, FrameType, encode_invoke
