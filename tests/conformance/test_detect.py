@@ -102,9 +102,13 @@ def traces() -> dict[str, object]:
 
 
 def test_this_machine_and_nothing_left_on_it() -> None:
-    before = traces()
-    findings = detect.detect()
-    assert traces() == before
+    for _ in range(10):  # other servers of this machine come and go; what is left behind is left every time
+        before = traces()
+        findings = detect.detect()
+        after = traces()
+        if after == before:
+            break
+    assert after == before
     assert {finding.name for finding in findings} == NAMES
     assert len(findings) == len(NAMES)
     for finding in findings:
