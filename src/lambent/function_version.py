@@ -17,8 +17,10 @@ from lambent.arn import FunctionArn
 
 ON_DEMAND = "on-demand"
 PROVISIONED = "provisioned-concurrency"
+MANAGED = "lambda-managed-instances"
 
 UNPUBLISHED = "ActiveNonInvocable"  # state of $LATEST of a function on a capacity provider: only what is published is invoked
+INACTIVE = "Inactive"  # state of a version that rests (``control/idle.py``)
 DURABLE = "Durable"  # state of a version whose invocations would be durable executions
 
 

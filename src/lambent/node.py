@@ -48,6 +48,7 @@ from lambent.control.file_systems import FileSystems, require_mountable
 from lambent.control.function_rules import Rules, machine_architecture
 from lambent.control.function_table import FunctionTable
 from lambent.control.functions import Functions
+from lambent.control.idle import Idleness
 from lambent.control.image_code import ImageCode
 from lambent.control.layer_merge import extensions_in
 from lambent.control.layer_table import LayerTable
@@ -173,6 +174,7 @@ class Node:
             gc.set_threshold(50_000, 20, 50)  # what a request leaves behind is freed by reference counts; cycles can wait
             self.create_task(self._purge())
             self.create_task(self._sweep_objects())
+            self.create_task(self.idleness.run())
             announce(self.settings, self.driver.report)
             await self.succession.wait()
         await self.succession.leave(self.http, sock)
@@ -273,6 +275,8 @@ class Node:
         self.functions.admit_provider = self.families.capacity_providers.admit
         self.functions.admit_version = self.families.capacity_providers.admit_version
         await self.families.load()
+        self.idleness = Idleness(self.table, clock, limits.idle_seconds, self.functions.report, self._in_use, self.create_task)
+        self.registry.inactive = self.idleness.refuse
         self.concurrency = Concurrency(self.table, self.assigner, self.provisioned, limits)
         self.concurrency.load()
 
@@ -460,6 +464,9 @@ class Node:
         contents = await staging.take(archive)
         self.succession.begin(self.http, staging)
         return contents
+
+    def _in_use(self) -> list[str]:
+        return [info.function for info in self.pools.environments()]
 
     def _environments(self) -> list[dict[str, Any]]:
         now = self.clock.now()

@@ -16,12 +16,14 @@ from lambent.control.function_state import (
     Delete,
     Event,
     FunctionState,
+    Idle,
     Instruction,
     Operation,
     Phase,
     Prepared,
     PrepareFailed,
     Update,
+    Wake,
 )
 from lambent.errors import IllegalTransition
 
@@ -101,15 +103,37 @@ def test_what_the_table_lacks_is_illegal_and_tells_the_story():
 
 
 @pytest.mark.parametrize("phase", Phase)
-@pytest.mark.parametrize("kind", [Create, Update, Prepared, PrepareFailed, CodeLost, Delete])
+@pytest.mark.parametrize("kind", [Create, Update, Prepared, PrepareFailed, CodeLost, Delete, Idle, Wake])
 def test_every_pair_either_stands_in_the_table_or_is_illegal(phase: Phase, kind: type[Event]):
     state = FunctionState(phase, fence="c")
     if (phase, kind) in TRANSITIONS:
         after, todo = state.handle(make(kind))
         assert (after.phase, todo) == TRANSITIONS[phase, kind]
+    elif kind in (Idle, Wake):  # these may come late
+        assert state.handle(make(kind)) == (state, ())
     else:
         with pytest.raises(IllegalTransition):
             state.handle(make(kind))
+
+
+def test_an_idle_function_rests_and_is_woken():
+    state, todo = walk(Create("c", 1), Prepared("c", 2)).handle(Idle("i", 3.0))
+    assert todo == (N, PUBLISH)
+    assert state.shown() == {
+        "State": "Inactive",
+        "StateReason": "The function is inactive because it was not invoked for a long time.",
+        "StateReasonCode": "Idle",
+        "LastUpdateStatus": "Successful",
+    }
+    assert state.refuse(Operation.UPDATE_CODE, ARN) is None
+    state, todo = state.handle(Wake("w", 4.0))
+    assert todo == (N, PUBLISH, PREPARE)
+    assert (state.shown()["State"], state.shown()["StateReasonCode"]) == ("Pending", "Restoring")
+    assert state.handle(Wake("again", 5.0)) == (state, ())
+    failed, _ = state.handle(PrepareFailed("w", 5.0, "ImageDeleted", "gone"))
+    assert (failed.shown()["State"], failed.shown()["StateReasonCode"]) == ("Inactive", "ImageDeleted")
+    state, todo = state.handle(Prepared("w", 5.0))
+    assert (todo, state.shown()) == ((N, PUBLISH), {"State": "Active", "LastUpdateStatus": "Successful"})
 
 
 def test_refusals_are_aws_texts():
@@ -127,7 +151,7 @@ def test_refusals_are_aws_texts():
 
 events = st.builds(
     make,
-    st.sampled_from([Create, Update, Prepared, PrepareFailed, CodeLost, Delete]),
+    st.sampled_from([Create, Update, Prepared, PrepareFailed, CodeLost, Delete, Idle, Wake]),
     st.sampled_from(["a", "b", "c"]),
     st.floats(0, 10),
 )
@@ -142,8 +166,8 @@ def test_invariants_hold_whatever_happens(happening: list[Event]):
         except IllegalTransition:
             continue
         # A preparation is under way exactly while a fence stands, and it is the last accepted change's.
-        assert bool(after.fence) == (after.phase in (Phase.CREATING, Phase.UPDATING))
-        assert (PREPARE in todo) == isinstance(event, Create | Update)
+        assert bool(after.fence) == (after.phase in (Phase.CREATING, Phase.UPDATING, Phase.RESTORING))
+        assert (PREPARE in todo) == (isinstance(event, Create | Update | Wake) and after is not state)
         # What changes and stays gets a new revision; what goes is withdrawn.
         if after is not state and after.phase is not Phase.ABSENT and after.phase is not state.phase:
             assert N in todo

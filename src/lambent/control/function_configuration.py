@@ -20,12 +20,12 @@ from lambent.control.alias import Alias
 from lambent.control.code import Code
 from lambent.control.file_systems import FileSystems
 from lambent.control.function_kinds import members, on_provider
-from lambent.control.function_state import FunctionState, Phase
+from lambent.control.function_state import RESTING, FunctionState, Phase
 from lambent.control.image_code import is_image, overrides
 from lambent.control.layer_merge import merged_key
 from lambent.control.layer_table import ResolvedLayers
 from lambent.control.logging_config import default_logging, merge_logging
-from lambent.function_version import DURABLE, UNPUBLISHED, FunctionVersion, ImageRoot
+from lambent.function_version import DURABLE, MANAGED, ON_DEMAND, UNPUBLISHED, FunctionVersion, ImageRoot
 
 Configuration = dict[str, Any]
 Images = Callable[[Configuration], tuple[ImageRoot, str] | None]
@@ -64,9 +64,7 @@ class FunctionRecord:
     tags: Mapping[str, str] = field(default_factory=dict)
     unzipped: int = 0
     attached: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    versions: Mapping[str, FunctionRecord] = field(
-        default_factory=dict
-    )  # by number or $LATEST.PUBLISHED; with documents of their own
+    versions: Mapping[str, FunctionRecord] = field(default_factory=dict)  # by number or $LATEST.PUBLISHED; with documents of their own
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     last_version: int = 0  # the greatest number that was ever given
     published: str = ""  # what was published last (versions.fingerprint)
@@ -245,7 +243,7 @@ def compile_version(
     handler, or ``None`` for any other and for one whose image is not on record yet.
     """
     serving = record.serving
-    lost = record.state.phase is Phase.FAILED
+    lost = record.state.phase is Phase.FAILED or record.state.phase in RESTING
     document = record.configuration if serving is None else serving
     sha256 = code_of(document)
     shown = record.state.shown()
@@ -272,6 +270,7 @@ def compile_version(
         layer_sha256=layers,
         mounts=(file_systems or FileSystems({})).mounts(document.get("FileSystemConfigs", ())),
         tenant_isolation="TenancyConfig" in document,
+        initialization=MANAGED if on_provider(document) else ON_DEMAND,
         log_format=logging["LogFormat"],
         application_log_level=logging.get("ApplicationLogLevel", ""),
         system_log_level=logging.get("SystemLogLevel", ""),

@@ -6,12 +6,14 @@ AWS shows two fields, ``State`` and ``LastUpdateStatus``, of which only a few pa
     ACTIVE         Active / Successful         what is shown is what runs
     UPDATING       Active / InProgress         the new code or configuration is shown, the previous one still runs
     UPDATE_FAILED  Active / Failed             the new one is shown, the previous one goes on running; a further update may mend it
+    INACTIVE       Inactive / Successful       nobody used it for long; an invocation is refused and wakes it (``idle.py``)
+    RESTORING      Pending / Successful        woken, being prepared again
     FAILED         Failed                      never ran, or lost its code; delete and create anew
     ABSENT         no such function            before the creation and after the deletion
 
-Whatever starts a preparation (``Create``, ``Update``) leaves its own id in ``fence``. ``Prepared`` and ``PrepareFailed`` carry the id of
-the preparation that they report on, and one that no longer is the current one changes nothing: the function may have been deleted and
-created again in the meantime. RevisionId changes exactly where the table says ``NEW_REVISION`` (§3.1).
+Whatever starts a preparation (``Create``, ``Update``, ``Wake``) leaves its own id in ``fence``. ``Prepared`` and ``PrepareFailed`` carry
+the id of the preparation that they report on, and one that no longer is the current one changes nothing: the function may have been
+deleted and created again in the meantime. RevisionId changes exactly where the table says ``NEW_REVISION`` (§3.1).
 
 The second table, ``REFUSED``, says which operations a phase refuses and with which of AWS's two texts.
 """
@@ -27,6 +29,8 @@ from lambent.errors import ClientFault, IllegalTransition, conflict
 
 STORY_LENGTH = 20
 CREATING_REASON = "The function is being created."
+RESTORING_REASON = "The function is being restored."
+IDLE_REASON = "The function is inactive because it was not invoked for a long time."
 
 
 class Phase(Enum):
@@ -35,7 +39,12 @@ class Phase(Enum):
     ACTIVE = "active"
     UPDATING = "updating"
     UPDATE_FAILED = "update_failed"
+    INACTIVE = "inactive"
+    RESTORING = "restoring"
     FAILED = "failed"
+
+
+RESTING = frozenset({Phase.INACTIVE, Phase.RESTORING})  # not to be invoked, though there is something that was
 
 
 class Instruction(Enum):
@@ -86,6 +95,16 @@ class CodeLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Idle(Event):
+    """Nobody used the function for long. Comes late where anything else is going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake(Event):
+    """An inactive function was invoked; ``cause`` becomes the fence of its preparation. Comes late where it is being woken already."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delete(Event):
     """DeleteFunction was accepted."""
 
@@ -101,6 +120,13 @@ TRANSITIONS: Mapping[tuple[Phase, type[Event]], Row] = {
     (Phase.UPDATE_FAILED, Update): (Phase.UPDATING, (N, PR)),
     (Phase.UPDATING, Prepared): (Phase.ACTIVE, (N, PU)),
     (Phase.UPDATING, PrepareFailed): (Phase.UPDATE_FAILED, (N,)),
+    (Phase.ACTIVE, Idle): (Phase.INACTIVE, (N, PU)),
+    (Phase.INACTIVE, Wake): (Phase.RESTORING, (N, PU, PR)),
+    (Phase.INACTIVE, Update): (Phase.UPDATING, (N, PU, PR)),
+    (Phase.RESTORING, Prepared): (Phase.ACTIVE, (N, PU)),
+    (Phase.RESTORING, PrepareFailed): (Phase.INACTIVE, (N, PU)),
+    (Phase.INACTIVE, CodeLost): (Phase.FAILED, (N, PU)),
+    (Phase.RESTORING, CodeLost): (Phase.FAILED, (N, PU)),
     (Phase.CREATING, CodeLost): (Phase.FAILED, (N, PU)),
     (Phase.ACTIVE, CodeLost): (Phase.FAILED, (N, PU)),
     (Phase.UPDATING, CodeLost): (Phase.FAILED, (N, PU)),
@@ -110,6 +136,8 @@ TRANSITIONS: Mapping[tuple[Phase, type[Event]], Row] = {
     (Phase.ACTIVE, Delete): (Phase.ABSENT, (WI,)),
     (Phase.UPDATING, Delete): (Phase.ABSENT, (WI,)),
     (Phase.UPDATE_FAILED, Delete): (Phase.ABSENT, (WI,)),
+    (Phase.INACTIVE, Delete): (Phase.ABSENT, (WI,)),
+    (Phase.RESTORING, Delete): (Phase.ABSENT, (WI,)),
     (Phase.FAILED, Delete): (Phase.ABSENT, (WI,)),
 }
 
@@ -118,6 +146,8 @@ SHOWN: Mapping[Phase, tuple[str, str | None]] = {
     Phase.ACTIVE: ("Active", "Successful"),
     Phase.UPDATING: ("Active", "InProgress"),
     Phase.UPDATE_FAILED: ("Active", "Failed"),
+    Phase.INACTIVE: ("Inactive", "Successful"),
+    Phase.RESTORING: ("Pending", "Successful"),
     Phase.FAILED: ("Failed", None),
 }
 
@@ -134,6 +164,10 @@ class Operation(Enum):
 
 REFUSED: Mapping[Phase, frozenset[Operation]] = {
     Phase.CREATING: frozenset(
+        {Operation.INVOKE, Operation.UPDATE_CODE, Operation.UPDATE_CONFIGURATION, Operation.PUBLISH_VERSION},
+    ),
+    Phase.INACTIVE: frozenset({Operation.INVOKE}),
+    Phase.RESTORING: frozenset(
         {Operation.INVOKE, Operation.UPDATE_CODE, Operation.UPDATE_CONFIGURATION, Operation.PUBLISH_VERSION},
     ),
     Phase.UPDATING: frozenset(
@@ -163,6 +197,8 @@ class FunctionState:
         if isinstance(event, Prepared | PrepareFailed) and event.cause != self.fence:
             return self, ()
         row = TRANSITIONS.get((self.phase, type(event)))
+        if row is None and isinstance(event, Idle | Wake):
+            return self, ()
         if row is None:
             raise IllegalTransition("function", self.phase.value, type(event).__name__, self.tell())
         phase, instructions = row
@@ -170,6 +206,10 @@ class FunctionState:
         moved = replace(self, phase=phase, fence="", reason_code="", reason="", story=(*self.story, entry)[-STORY_LENGTH:])
         if isinstance(event, Create | Update):
             moved = replace(moved, fence=event.cause, reason_code="Creating", reason=CREATING_REASON)
+        elif isinstance(event, Wake):
+            moved = replace(moved, fence=event.cause, reason_code="Restoring", reason=RESTORING_REASON)
+        elif isinstance(event, Idle):
+            moved = replace(moved, reason_code="Idle", reason=IDLE_REASON)
         elif isinstance(event, PrepareFailed):
             moved = replace(moved, reason_code=event.code, reason=event.reason)
         elif isinstance(event, CodeLost):
@@ -189,9 +229,9 @@ class FunctionState:
         """The State and LastUpdateStatus members of a FunctionConfiguration."""
         state, status = SHOWN[self.phase]
         members = {"State": state}
-        if status is None:
+        if status is None or self.phase in RESTING:
             members |= {"StateReason": self.reason, "StateReasonCode": self.reason_code}
-            return members
+            return members if status is None else {**members, "LastUpdateStatus": status}
         members["LastUpdateStatus"] = status
         if self.reason:
             members |= {"LastUpdateStatusReason": self.reason, "LastUpdateStatusReasonCode": self.reason_code}

@@ -429,7 +429,7 @@ class Functions:
                 else:
                     await self._ensure(record.serving)
             except CodeLost as fault:
-                await self._report(record.arn, CodeLostEvent("load", self._clock.now(), fault.message))
+                await self.report(record.arn, CodeLostEvent("load", self._clock.now(), fault.message))
                 return
             except (StoreUnavailable, PlatformFault):  # one function's trouble keeps no other from starting
                 self._tasks.create_task(self._mend(record.arn))
@@ -463,7 +463,7 @@ class Functions:
             try:
                 await self._ensure(record.serving)
             except CodeLost as fault:
-                await self._report(arn, CodeLostEvent("mend", self._clock.now(), fault.message))
+                await self.report(arn, CodeLostEvent("mend", self._clock.now(), fault.message))
             except (StoreUnavailable, PlatformFault):
                 continue
             else:
@@ -499,9 +499,9 @@ class Functions:
             event = PrepareFailed(fence, self._clock.now(), "InternalError", fault.message)
         except StoreUnavailable as fault:
             event = PrepareFailed(fence, self._clock.now(), "InternalError", str(fault))
-        await self._report(arn, event)
+        await self.report(arn, event)
 
-    async def _report(self, arn: FunctionArn, event: Event) -> None:
+    async def report(self, arn: FunctionArn, event: Event) -> None:
         """Commit ``event``, however long the store is unavailable. A function that was deleted meanwhile takes no notice."""
 
         def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:

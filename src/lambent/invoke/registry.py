@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn
 from lambent.errors import ClientFault, NotImplementedFault, conflict, not_found
-from lambent.function_version import DURABLE, UNPUBLISHED, FunctionVersion
+from lambent.function_version import DURABLE, INACTIVE, UNPUBLISHED, FunctionVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Registry:
         self._functions: dict[tuple[str, str, str], dict[str, FunctionVersion]] = {}
         self._aliases: dict[tuple[str, str, str], dict[str, Pointer]] = {}
         self._listeners: list[Listener] = []
+        self.inactive: Callable[[FunctionVersion], ClientFault | None] = lambda version: None
+        """Called with a version that is to be invoked and rests; gives what the invocation is told, if not the common text."""
 
     def listen(self, listener: Listener) -> None:
         """Call ``listener`` after every change."""
@@ -102,6 +104,8 @@ class Registry:
             if LATEST_PUBLISHED not in self._functions[_key(target)]:
                 raise ClientFault("NoPublishedVersionException", 400, "The function has no published versions available.")
             return self.resolve(target.qualified(LATEST_PUBLISHED))
+        if found.state == INACTIVE and (refusal := self.inactive(found)) is not None:
+            raise refusal
         if found.state == DURABLE:
             raise NotImplementedFault("lambda", "Invoke of functions with DurableConfig")
         raise conflict(f"The operation cannot be performed at this time. The function is currently in the following state: {found.state}")
