@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -56,6 +57,15 @@ def wait_for(api: Any, name: str, state: str, **more: Any) -> dict[str, Any]:
             return found
         pause.wait(0.02)
     raise AssertionError(found)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(600):
+        if condition():
+            return
+        pause.wait(0.02)
+    raise AssertionError("it never came true")
 
 
 def test_what_is_published_on_a_capacity_provider_is_invoked(api: Any, server: LocalServer) -> None:
@@ -111,6 +121,24 @@ def test_what_is_published_on_a_capacity_provider_is_invoked(api: Any, server: L
     refused("NoPublishedVersionException", api.invoke, FunctionName="managed")
     api.delete_function(FunctionName="managed")
     assert api.delete_capacity_provider(CapacityProviderName="iron")["CapacityProvider"]["State"] == "Deleting"
+
+
+def test_the_least_number_of_environments_is_kept_and_they_know_that_they_are_managed(api: Any, server: LocalServer) -> None:
+    source = "import os\ndef handler(event, context):\n    return os.environ['AWS_LAMBDA_INITIALIZATION_TYPE']\n"
+    made = creation("knowing", MemorySize=2048, CapacityProviderConfig=provider(api, "known"), Publish=True)
+    api.create_function(**{**made, "Code": {"ZipFile": zipped({"app.py": source})}})
+    wait_for(api, "knowing", "Active", Qualifier="1")
+    least = {"MinExecutionEnvironments": 2, "MaxExecutionEnvironments": 4}
+    api.put_function_scaling_config(FunctionName="knowing", Qualifier="1", FunctionScalingConfig=least)
+
+    def environments() -> int:
+        found = [each for each in server.page("environments")["environments"] if each["function"].endswith(":knowing")]
+        return sum(each["state"] in ("idle", "frozen") for each in found)
+
+    wait_until(lambda: environments() == 2)
+    assert call(api, "knowing:1")[0] == "lambda-managed-instances"
+    assert environments() == 2
+    api.delete_function(FunctionName="knowing")
 
 
 def test_what_a_capacity_provider_asks_of_functions(api: Any, deploy: Any) -> None:

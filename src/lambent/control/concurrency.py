@@ -26,6 +26,7 @@ from lambent.wire.call import Call
 
 RESERVED = "reserved"
 PROVISIONED = "provisioned"
+SCALING = "scaling"  # scaling_config.py
 
 Params = Mapping[str, Any]
 
@@ -52,6 +53,7 @@ class Concurrency:
         self._keeper = keeper
         self._limits = limits
         self._claims: dict[tuple[str, str], dict[str, Claim]] = {}
+        self._kept: dict[FunctionArn, Mapping[str, int]] = {}
         table.watchers.append(self._follow)
 
     def load(self) -> None:
@@ -121,6 +123,12 @@ class Concurrency:
         arn = record.arn
         claims = self._claims.setdefault((arn.account, arn.region), {})
         claim = Claim() if after is None else claim_of(after)
+        kept = {} if after is None else {**claim.provisioned, **scaled(after)}
+        if kept != self._kept.get(arn, {}):
+            self._keeper.want(arn, kept)
+            self._kept[arn] = kept
+            if not kept:
+                del self._kept[arn]
         if claim == claims.get(arn.name, Claim()):
             return
         if claim == Claim():
@@ -128,7 +136,6 @@ class Concurrency:
         else:
             claims[arn.name] = claim
         self._assigner.claim(arn, claim.reserved, claim.provisioned)
-        self._keeper.want(arn, claim.provisioned)
 
 
 def shown(record: FunctionRecord) -> Mapping[str, int] | None:
@@ -143,6 +150,12 @@ def claim_of(record: FunctionRecord) -> Claim:
     configured = all_attached(record, PROVISIONED)
     provisioned = together(wanted(record, qualifier, document["Requested"]) for qualifier, document in configured.items())
     return Claim(None if reserved is None else reserved["ReservedConcurrentExecutions"], provisioned)
+
+
+def scaled(record: FunctionRecord) -> dict[str, int]:
+    """The environments that are kept of versions on a capacity provider: as many as their scaling configurations say at least."""
+    found = all_attached(record, SCALING)
+    return {version: held["MinExecutionEnvironments"] for version, held in found.items() if held.get("MinExecutionEnvironments")}
 
 
 def wanted(record: FunctionRecord, qualifier: str, count: int) -> dict[str, int]:

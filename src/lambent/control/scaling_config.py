@@ -1,7 +1,8 @@
 """How many environments a version on a capacity provider has (contract 01 §6, 06 §4).
 
-Only functions on capacity providers have one. Between the two numbers nothing is kept ahead here: environments come and go with the
-invocations. Zero for both deactivates a version: it is shown as Deactivated and not invoked until it gets other numbers.
+Only functions on capacity providers have one. The least number of environments is kept ahead (``concurrency.py`` tells those who keep
+them); without a configuration nothing is, though 3 are shown, and the greatest number bounds nothing here. Zero for both deactivates a
+version: it is shown as Deactivated and not invoked until it gets other numbers.
 """
 
 from __future__ import annotations

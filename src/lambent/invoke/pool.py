@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from lambent.clock import Timer
 from lambent.errors import PlatformFault
-from lambent.function_version import PROVISIONED, FunctionVersion
+from lambent.function_version import ON_DEMAND, PROVISIONED, FunctionVersion
 from lambent.invoke.environment import Environment
 from lambent.invoke.fittings import EnvironmentInfo, Fittings
 from lambent.invoke.job import Job
@@ -167,7 +167,8 @@ class Pool:
 
     def _start(self, instruction: Start) -> None:
         self._keeper.make_room()
-        version = replace(self.version, initialization=PROVISIONED) if instruction.kept else self.version
+        kept = instruction.kept and self.version.initialization == ON_DEMAND
+        version = replace(self.version, initialization=PROVISIONED) if kept else self.version
         environment = Environment(instruction.slot, version, self.tenant, self._fittings, self)
         self._environments[instruction.slot] = environment
         environment.start("" if instruction.kept else instruction.job.call.request_id)

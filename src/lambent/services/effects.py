@@ -23,7 +23,10 @@ EFFECTS: Mapping[tuple[str, str], str] = {
     ("lambda", "CreateFunctionUrlConfig"): _URL,
     ("lambda", "DeleteResourcePolicy"): _POLICY,
     ("lambda", "PutFunctionCodeSigningConfig"): "`Warn` and `Enforce` act; signatures cannot be verified, so no zip counts as signed",
-    ("lambda", "PutFunctionScalingConfig"): "0 and 0 deactivates; other numbers are stored and nothing is kept ahead",
+    (
+        "lambda",
+        "PutFunctionScalingConfig",
+    ): "0 and 0 deactivates; the least number is kept ahead, but not the default of 3; the greatest bounds nothing",
     ("lambda", "PutResourcePolicy"): _POLICY,
     ("lambda", "PutRuntimeManagementConfig"): f"{_STORED}: a runtime is what the machine has",
     ("lambda", "RemoveLayerVersionPermission"): _POLICY,
