@@ -4,8 +4,8 @@ Every batch is an invocation like any other: it enters by the front door and tak
 function succeeded (its answer may name records that failed), it failed, or it was not reached; what is done about each is the machine's.
 
 Acknowledgements are gathered while one is being committed and, as long as further batches run, for ``GATHER_S`` before that: a mapping
-that is busy commits seldom, and the store, whose commits wait for the disk, has time for leases, which do not. One that the store refuses is tried a
-few times; then the records come again, since at least once is the promise.
+that is busy commits seldom, and the store, whose commits wait for the disk, has time for leases, which do not. One that the store refuses
+is tried a few times; then the records come again, since at least once is the promise.
 """
 
 from __future__ import annotations
