@@ -33,7 +33,7 @@ bench: setup ## measure, against baselines of the same run; options in ARGS="--j
 	@$(RUN) bench $(ARGS)
 
 fuzz: setup ## 20,000 requests made up from the models; SEED=7 for others
-	@LAMBENT_FUZZ=20000 LAMBENT_FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -s -p no:cacheprovider --timeout 1800 tests/acceptance/test_fuzz.py
+	@LAMBENT_FUZZ=20000 LAMBENT_FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest -s -p no:cacheprovider --timeout 1800 -o faulthandler_timeout=1750 tests/acceptance/test_fuzz.py
 
 chaos: setup ## kill servers 200 times on each store, and once at every named point; ROUNDS=20 SEED=7 for others
 	@$(RUN) tools.chaos $(or $(ROUNDS),200) $(SEED)
