@@ -48,7 +48,7 @@ def handler(event, context):
     while do == 'hang':
         time.sleep(0.01)
         ran(event)
-    time.sleep(0.8 if do == 'sleep' else 0.01)
+    time.sleep(3.0 if do == 'sleep' else 0.01)
     ran(event)
     if do == 'crash':
         os._exit(1)
@@ -356,6 +356,8 @@ def test_reserved_concurrency_holds_while_environments_crash_time_out_and_are_re
         for begun, ended in storm.refused:
             assert sum(since <= ended and till >= begun for since, till in storm.accepted) >= RESERVED, "refused though fewer ran"
         # Everything that was reserved can be had, and no more, as if nothing had happened.
+        api.update_function_configuration(FunctionName="storm", Timeout=60)
+        settle(api, "storm")
         with concurrent.futures.ThreadPoolExecutor(RESERVED) as pool:
             all_of_it = [pool.submit(call, api, "storm", {"do": "sleep", "id": f"last-{n}"}) for n in range(RESERVED)]
             until(lambda: [each["state"] for each in server.page("environments")["environments"]].count("busy") == RESERVED)
