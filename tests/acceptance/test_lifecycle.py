@@ -80,7 +80,7 @@ def environment(server: LocalServer, name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     config = tmp_path_factory.mktemp("hasty") / "lambent.toml"
-    config.write_text("[sandbox]\ninit_timeout = 1.0\n")
+    config.write_text('zone = "use1-az4"\n[sandbox]\ninit_timeout = 1.0\n')
     with LocalServer(config=config) as running:
         yield running
 
@@ -115,6 +115,29 @@ def test_time_stands_still_between_invocations(server: LocalServer, api: Any, de
     wait_until(lambda: time.monotonic() - frozen > 0.3)
     assert call(api, "ticking")[0] > 0.3  # a thread that looks every 5 ms was away for as long
     assert environment(server, "ticking")["invocations"] == 2
+
+
+METADATA = """
+import http.client, os
+
+def handler(event, context):
+    api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_METADATA_API"])
+    said = []
+    for token in ("Bearer " + os.environ["AWS_LAMBDA_METADATA_TOKEN"], "Bearer guessed"):
+        api.request("GET", "/2026-01-15/metadata/execution-environment", headers={"Authorization": token})
+        answer = api.getresponse()
+        said += [answer.status, answer.read().decode()]
+    return said[:3]
+"""
+
+
+def test_a_managed_runtime_finds_its_metadata(hasty: LocalServer) -> None:
+    api = hasty.client("lambda")
+    code = {"ZipFile": zipped({"app.py": METADATA})}
+    api.create_function(FunctionName="zone", Runtime=RUNTIME, Role=ROLE, Handler="app.handler", Code=code, MemorySize=1769)
+    settle(api, "zone")
+    for _ in range(2):
+        assert call(api, "zone")[0] == [200, '{"AvailabilityZoneID":"use1-az4"}', 401]
 
 
 ENDS = [
