@@ -1,4 +1,4 @@
-"""Event source mappings for SQS: how soon a message reaches its handler, and how many of a backlog do in a second.
+"""Event source mappings for SQS: how soon a message reaches its handler, how many of a backlog do in a second, and what idle ones cost.
 
 The backlog is made through the store, with a server of its own down, and drained into warm functions in batches of ten. What SQLite alone
 leases and deletes of messages like these, in steps of the same size and on the same disk in the same run, stands beside it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -29,11 +30,13 @@ _BATCH = 10
 _ENVIRONMENTS = 5  # as many batches at once as a mapping begins with
 _STEP = _BATCH * _ENVIRONMENTS
 _PER_COMMIT = 1_000
+_IDLE = 20
+_IDLE_S = 5.0
 _TEXT = '{"name": "bench", "of": "a message of the usual size, about a hundred bytes long, as they come and go here"}'
 
 
 def measure(stage: Stage) -> list[Row]:
-    return [_delay(stage), _drained(stage)]
+    return [_delay(stage), _drained(stage), _idle(stage)]
 
 
 def _delay(stage: Stage) -> Row:
@@ -96,6 +99,38 @@ def _drained(stage: Stage) -> Row:
         rate >= 8_000,
         f"SQLite alone leases and deletes {base:,.0f}/s, {_STEP} at a time; {count:,} messages, {environments} environments",
     )
+
+
+def _idle(stage: Stage) -> Row:
+    """The node's CPU time while nothing comes: without mappings, and with some."""
+    with LocalServer() as server:
+        own = Stage(server, stage.plan)
+        own.deploy("idle", timeout=20)
+        bare = _cpu(server.pid)
+        sqs = server.client("sqs")
+        for number in range(_IDLE):
+            _map(own.api, "idle", _arn(sqs, sqs.create_queue(QueueName=f"idle-{number}")["QueueUrl"]), True)
+        busy = _cpu(server.pid)
+    return Row(
+        f"CPU time of the node with {_IDLE} idle mappings",
+        "no more than without",
+        f"{busy * 1000:.1f} ms/s",
+        busy <= bare + 0.002,
+        f"{bare * 1000:.1f} ms/s without; the kernel counts in steps of 10 ms, over {_IDLE_S:.0f} s",
+    )
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU time that a process uses in a second."""
+
+    def used() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    time.sleep(1.0)  # what came before is over
+    before = used()
+    time.sleep(_IDLE_S)
+    return (used() - before) / _IDLE_S
 
 
 def _drain(stage: Stage, name: str, count: int) -> float:
