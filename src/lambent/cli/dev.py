@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import signal
 import threading
@@ -97,6 +98,7 @@ class Session:
             else:
                 outcome = deploy.update(self.api, self.name, before, code, given, variables)
             configuration = self.api.get_function_configuration(FunctionName=self.name)
+        gc.freeze()  # the snapshot of a large folder and botocore stay: the collector need not go through them at an edit
         self._live = configuration["CodeSha256"]
         remark(f"{outcome} {self.name}: {configuration['Runtime']}, {configuration['Handler']}, {_short(self._live)}")
 

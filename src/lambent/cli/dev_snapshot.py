@@ -36,7 +36,7 @@ class _Piece:
     mark: Mark | None  # None: read it again
     content: bytes  # local header and compressed bytes
     size: int  # uncompressed
-    line: bytes  # in the directory, with offset 0
+    line: tuple[bytes, bytes]  # in the directory: what stands before and behind the place of the content
 
 
 class Snapshot:
@@ -53,9 +53,10 @@ class Snapshot:
         """The zip, and the files that differ from those of the call before: changed, new, gone. Raises ``Trouble`` where there are none."""
         pieces: dict[str, _Piece] = {}
         changed: list[str] = []
-        for name, status in sorted(self._files()):
+        found = dict(self._files())
+        for name in sorted(found):
             piece = self._pieces.get(name)
-            mark = _mark(status)
+            mark = _mark(found[name])
             if piece is None or piece.mark != mark:
                 try:
                     fresh = self._piece(name)
@@ -99,7 +100,8 @@ class Snapshot:
         whole = memory.getvalue()
         # Times of files are coarse: what was written a moment ago may be written again within the same tick and look the same.
         settled = self._clock.now() - max(status.st_mtime, status.st_ctime) > _RACY_S and len(content) == status.st_size
-        return _Piece(_mark(status) if settled else None, whole[:start], len(content), whole[start : -_END.size])
+        line = (whole[start : start + _OFFSET_AT], whole[start + _OFFSET_AT + 4 : -_END.size])
+        return _Piece(_mark(status) if settled else None, whole[:start], len(content), line)
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         patterns = ignored_patterns(Path(self._folder))
@@ -139,7 +141,7 @@ def _join(pieces: list[_Piece]) -> bytes:
     lines: list[bytes] = []
     offset = 0
     for piece in pieces:
-        lines += (piece.line[:_OFFSET_AT], (offset & 0xFFFF_FFFF).to_bytes(4, "little"), piece.line[_OFFSET_AT + 4 :])
+        lines += (piece.line[0], (offset & 0xFFFF_FFFF).to_bytes(4, "little"), piece.line[1])
         offset += len(piece.content)
     directory = b"".join(lines)
     if len(pieces) > 0xFFFF or offset > 0xFFFF_FFFF:
