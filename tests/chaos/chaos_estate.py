@@ -95,7 +95,7 @@ class Estate:
         while True:
             assert time.monotonic() < deadline, f"{name} is not ready: {shown}"
             shown = self._load.call(self._town.api.get_function_configuration, FunctionName=name)
-            if shown["State"] == "Active" and shown["LastUpdateStatus"] == "Successful":
+            if shown["State"] == "Active" and shown["LastUpdateStatus"] != "InProgress":
                 return name, after["functions"][name]
 
     def _create(self, after: Expected) -> Callable[[], Any]:

@@ -219,6 +219,7 @@ class House:
         self.gate = asyncio.Event()
         self.gate.set()
         self.prepare_fault: SandboxFault | None = None
+        self.prepare_faults: int | None = None  # how often; None: always
         self.running: set[str] = set()
         self.shelf = TinyShelf()
         self.image_folders: tuple[str, ...] = ()
@@ -286,7 +287,8 @@ class House:
 
     async def _prepare(self, runtime: str) -> None:
         await self.gate.wait()
-        if self.prepare_fault is not None:
+        if self.prepare_fault is not None and self.prepare_faults != 0:
+            self.prepare_faults = None if self.prepare_faults is None else self.prepare_faults - 1
             raise self.prepare_fault
 
     async def settle(self) -> None:

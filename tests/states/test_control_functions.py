@@ -122,6 +122,24 @@ def test_failed_creation(tmp_path: Path):
     play(tmp_path, story)
 
 
+def test_a_preparation_outlives_one_fault_of_the_platform(tmp_path: Path):
+    """As when the launcher dies under it: the acknowledged change takes effect all the same."""
+
+    async def story(house: House) -> None:
+        await house.create()
+        await house.settle()
+        house.gate.clear()
+        await house.configure(Timeout=4)
+        house.prepare_fault = SandboxFault("the launcher has ended")
+        house.prepare_faults = 2
+        house.gate.set()
+        await house.settle()
+        assert house.show()["LastUpdateStatus"] == "Successful"
+        assert house.registry.resolve(ARN).timeout_s == 4
+
+    play(tmp_path, story)
+
+
 def test_create_twice(tmp_path: Path):
     async def story(house: House) -> None:
         await house.create()

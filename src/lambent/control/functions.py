@@ -73,6 +73,7 @@ Admit = Callable[[Call, FunctionArn, str | None], None]  # refuses code that a c
 Decide = Callable[[FunctionRecord | None], tuple[FunctionRecord, Event]]
 
 MEND_S = 30.0  # between attempts to bring back a folder of code
+ATTEMPTS = 3  # at a preparation that fails by a fault of ours, as when the launcher dies under it
 RETRY_S = 1.0  # between attempts to commit the end of a preparation while the store is unavailable
 
 
@@ -484,22 +485,27 @@ class Functions:
         record = self._table.get(arn)
         if record is None or record.state.fence != fence:
             return
-        event: Event
+        for _ in range(ATTEMPTS):
+            event = await self._try_to_prepare(record, fence)
+            if not (isinstance(event, PrepareFailed) and event.code == "InternalError"):
+                break
+        await self.report(arn, event)
+
+    async def _try_to_prepare(self, record: FunctionRecord, fence: str) -> Event:
         try:
             await self._ensure(record.configuration)
             await self._prepare_runtime(record.configuration.get("Runtime", ""))
-            event = Prepared(fence, self._clock.now())
+            return Prepared(fence, self._clock.now())
         except CodeLost as fault:
-            event = PrepareFailed(fence, self._clock.now(), "InvalidZipFileException", fault.message)
+            return PrepareFailed(fence, self._clock.now(), "InvalidZipFileException", fault.message)
         except ImageLost as fault:
-            event = PrepareFailed(fence, self._clock.now(), fault.code, fault.message)
+            return PrepareFailed(fence, self._clock.now(), fault.code, fault.message)
         except ClientFault as fault:  # the interpreter went away since it was found
-            event = PrepareFailed(fence, self._clock.now(), "InvalidRuntime", fault.message)
+            return PrepareFailed(fence, self._clock.now(), "InvalidRuntime", fault.message)
         except PlatformFault as fault:
-            event = PrepareFailed(fence, self._clock.now(), "InternalError", fault.message)
+            return PrepareFailed(fence, self._clock.now(), "InternalError", fault.message)
         except StoreUnavailable as fault:
-            event = PrepareFailed(fence, self._clock.now(), "InternalError", str(fault))
-        await self.report(arn, event)
+            return PrepareFailed(fence, self._clock.now(), "InternalError", str(fault))
 
     async def report(self, arn: FunctionArn, event: Event) -> None:
         """Commit ``event``, however long the store is unavailable. A function that was deleted meanwhile takes no notice."""
