@@ -1,7 +1,8 @@
 """Runtimes, extensions and layers that misbehave: AWS's error type and text for each, and the next invocation works.
 
-What a `bootstrap` that cannot be executed is told stands in ``test_provided.py``, one that crashes at work in ``test_extensions.py``; the
-status of every single misuse of the three APIs in ``tests/conformance/test_runtime_api_http.py``. Here it is what callers get to see.
+What a `bootstrap` that cannot be executed is told stands in ``test_provided.py``, an extension that crashes at work or never registers in
+``test_extensions.py``; the status of every single misuse of the three APIs in ``tests/conformance/test_runtime_api_http.py``. Here it is
+what callers get to see.
 """
 
 from __future__ import annotations
@@ -358,14 +359,6 @@ class TestAnExtension:
         assert fault(api, name) == ("Extension.LaunchError", text)
         assert "EXTENSION\tName: none\tState: LaunchError\tEvents: []\tError Type: UnknownError\n" in printed(server, name)
         api.update_function_configuration(FunctionName=name, Layers=[])
-        settle(api, name)
-        assert call(api, name, {})[0] == "done"
-
-    def test_that_never_registers_holds_up_init_and_is_ended(self, hasty: LocalServer, make_hasty: Make) -> None:
-        api = hasty.client("lambda")
-        name = make_hasty("sleeper", {"app.py": FUNCTION}, ({"extensions/odd": "#!/bin/sh\nexec sleep 600\n"},), Timeout=1)
-        assert fault(api, name) == ("Sandbox.Timedout", "Error: Task timed out after 1.00 seconds")
-        api.update_function_configuration(FunctionName=name, Layers=[], Timeout=10)
         settle(api, name)
         assert call(api, name, {})[0] == "done"
 
