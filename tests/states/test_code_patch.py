@@ -186,6 +186,12 @@ def test_entries_that_share_bytes_are_not_plain() -> None:
     assert compare(whole, shared, directory(whole)) is None
 
 
+def test_nothing_but_folders_is_left_to_unpacking_to_refuse() -> None:
+    folder: Entry = ("p/", b"", stat.S_IFDIR | 0o755, 1980)
+    old = zipped([folder, *BASE])
+    assert compare(old, zipped([folder]), directory(old)) is None
+
+
 def test_the_limit_holds(tmp_path: Path) -> None:
     old = zipped([*BASE, ("big", b"x" * (LIMIT - 200), FILE, 1980)])
     new = zipped([*BASE, ("big", b"x" * (LIMIT - 200), FILE, 1980), ("more", b"y" * 300, FILE, 1980)])

@@ -116,6 +116,8 @@ def _patch(new: bytes, before: Directory, entries: list[_Entry], changed: list[_
     names = before.lines.keys() - map(_name, gone)
     if len(lines) != len(entries) or len(fresh) != len(changed) or not names.isdisjoint(fresh):
         return None  # a name that is there twice
+    if all(_is_folder(line) for line in lines):
+        return None  # nothing but folders, which counts as empty
     if not all(_is_file(line) for line in (*fresh.values(), *gone)) or not all(_is_tight(new, *entry) for entry in changed):
         return None
     if not _are_plain(fresh, fresh.values()) or before.slashes + b"".join(fresh).count(b"/") > MAX_ENTRIES:
@@ -232,6 +234,10 @@ def _name(line: bytes) -> bytes:
 def _is_file(line: bytes) -> bool:
     kind = stat.S_IFMT(int.from_bytes(line[_KIND : _KIND + 4], "little") >> 16)
     return kind in (0, stat.S_IFREG) and not _name(line).endswith(b"/")
+
+
+def _is_folder(line: bytes) -> bool:
+    return stat.S_IFMT(int.from_bytes(line[_KIND : _KIND + 4], "little") >> 16) == stat.S_IFDIR or _name(line).endswith(b"/")
 
 
 def _zip(content: bytes, entries: list[_Entry]) -> bytes:
