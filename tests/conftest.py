@@ -13,9 +13,13 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from lambent.testing import postgres_server
+from lambent.testing.postgres_server import PostgresServer
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for tests of bench/ and tools/, which are not installed
 
@@ -177,3 +181,22 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError:
         return b""
+
+
+@pytest.fixture
+def database() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the test's own, or a skip with the reason."""
+    yield from _postgres()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """One that the tests of a module share."""
+    yield from _postgres()
+
+
+def _postgres() -> Iterator[PostgresServer]:
+    if reason := postgres_server.missing():
+        pytest.skip(reason)
+    with postgres_server.temporary() as server:
+        yield server

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 from acceptance_helpers import ROLE, RUNTIME, call, settle, stop_cleanly, zipped
 
-from lambent.testing import postgres_server
 from lambent.testing.local_server import LocalServer
 from lambent.testing.postgres_server import PostgresServer
 
@@ -305,19 +303,6 @@ def is_other(server: LocalServer) -> bool:
         assert bodies(sqs, "load") == ["mine"]
         assert s3.get_object(Bucket="mine", Key="k")["Body"].read() == b"mine"
     return found[0]
-
-
-@pytest.fixture
-def database() -> Any:
-    if reason := postgres_server.missing():
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="lambent-pg-") as folder:
-        for path in (folder, tempfile.gettempdir()):
-            os.chmod(path, os.stat(path).st_mode | 0o011)  # the server is another user
-        server = PostgresServer(Path(folder) / "server")
-        server.create()
-        yield server
-        server.destroy()
 
 
 def test_the_command_says_what_it_has_saved(saved: Saved) -> None:

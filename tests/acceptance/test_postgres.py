@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 from acceptance_helpers import ROLE, RUNTIME, call, settle, stop_cleanly, zipped
 from botocore.exceptions import ClientError
 from durable_calls import CALLS, Clients, quick, wait
 
-from lambent.testing import postgres_server
 from lambent.testing.local_server import LocalServer
-from lambent.testing.postgres_server import PostgresServer
 
 _SOURCE = "def handler(event, context):\n    return event\n"
-
-
-@pytest.fixture
-def database():
-    if reason := postgres_server.missing():
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="lambent-pg-") as folder:
-        for path in (folder, tempfile.gettempdir()):
-            os.chmod(path, os.stat(path).st_mode | 0o011)  # the server is another user
-        server = PostgresServer(Path(folder) / "server")
-        server.create()
-        yield server
-        server.destroy()
 
 
 def test_functions_survive_the_end_of_node_and_database(tmp_path, database):

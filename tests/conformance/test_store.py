@@ -43,34 +43,18 @@ from lambent.store.mutations import beyond
 from lambent.store.postgres import PostgresStore
 from lambent.store.schema import Migration, SchemaTooNew, migrate, migrations
 from lambent.store.sqlite import SqliteStore
-from lambent.testing import postgres_server
 from lambent.testing.clock import ManualClock
 from lambent.testing.memory_store import MemoryStore
-from lambent.testing.postgres_server import PostgresServer
 
 DRIVERS = ["memory", "sqlite", "postgresql"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    """A PostgreSQL server, or a skip with the reason."""
-    if reason := postgres_server.missing():
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="lambent-pg-") as folder:
-        for path in (folder, tempfile.gettempdir()):
-            os.chmod(path, os.stat(path).st_mode | 0o011)  # the server is another user
-        server = PostgresServer(Path(folder) / "server")
-        server.create()
-        yield server
-        server.destroy()
 
 
 SCHEMAS = itertools.count()
 
 
-def fresh_postgres(server, clock):
+def fresh_postgres(postgres, clock):
     """A store in a schema that nobody has used."""
-    return PostgresStore(server.dsn, clock, f"test {next(SCHEMAS)}")
+    return PostgresStore(postgres.dsn, clock, f"test {next(SCHEMAS)}")
 
 
 @pytest.fixture(params=DRIVERS)
@@ -86,7 +70,7 @@ def make(request, tmp_path):
                 case "sqlite":
                     store = SqliteStore(tmp_path / "data" / "lambent.sqlite", clock)
                 case "postgresql":
-                    store = fresh_postgres(request.getfixturevalue("server"), clock)
+                    store = fresh_postgres(request.getfixturevalue("postgres"), clock)
             await store.open()
             try:
                 await scenario(store, clock)
@@ -642,9 +626,9 @@ TestSqliteHistories.settings = _SETTINGS
 
 
 @pytest.fixture
-def postgres_history(server):
+def postgres_history(postgres):
     """The random histories need a server that outlives a test case."""
-    PostgresMachine.server = server
+    PostgresMachine.server = postgres
 
 
 class PostgresMachine(StoreMachine):
@@ -665,9 +649,9 @@ def test_random_histories_on_postgresql():
 # -- PostgreSQL alone
 
 
-def postgres_scenario(server, scenario, schema=None):
+def postgres_scenario(postgres, scenario, schema=None):
     async def main():
-        store = PostgresStore(server.dsn, ManualClock(), schema or f"test {next(SCHEMAS)}")
+        store = PostgresStore(postgres.dsn, ManualClock(), schema or f"test {next(SCHEMAS)}")
         await store.open()
         try:
             await scenario(store)
@@ -677,7 +661,7 @@ def postgres_scenario(server, scenario, schema=None):
     asyncio.run(main())
 
 
-def test_a_postgresql_that_is_killed_under_load_loses_and_doubles_nothing(server):
+def test_a_postgresql_that_is_killed_under_load_loses_and_doubles_nothing(postgres):
     """Every call that returned stands exactly once; calls wait while the server recovers."""
 
     async def scenario(store):
@@ -693,18 +677,18 @@ def test_a_postgresql_that_is_killed_under_load_loses_and_doubles_nothing(server
             so_far = len(told)
             while len(told) < so_far + 40:
                 await store.get("k", "0")
-            await asyncio.to_thread(server.stop, signal.SIGQUIT)
-            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(postgres.stop, signal.SIGQUIT)
+            await asyncio.to_thread(postgres.start)
         await writers
         entries = await store.read("t", limit=10_000)
         assert len(told) == len(entries) == 320
         assert sorted(told) == sorted((entry.body, entry.position) for entry in entries)
         assert [record.revision for record in await store.scan("k")] == [40] * 8
 
-    postgres_scenario(server, scenario)
+    postgres_scenario(postgres, scenario)
 
 
-def test_a_commit_whose_answer_was_lost_is_not_applied_twice(server):
+def test_a_commit_whose_answer_was_lost_is_not_applied_twice(postgres):
     async def scenario(store):
         engine = store._writer._engine
         transact, losses = engine._transact, []
@@ -728,39 +712,39 @@ def test_a_commit_whose_answer_was_lost_is_not_applied_twice(server):
         assert numbers[2] == [2]
         assert [entry.body for entry in await store.read("t")] == [b"a", b"b"]
 
-    postgres_scenario(server, scenario)
+    postgres_scenario(postgres, scenario)
 
 
-def test_a_schema_has_one_node_at_a_time(server, monkeypatch):
+def test_a_schema_has_one_node_at_a_time(postgres, monkeypatch):
     monkeypatch.setattr("lambent.store.postgres_engine._LOCK_PATIENCE", 1)
 
     async def scenario(store):
         with pytest.raises(StoreInUse):
-            await PostgresStore(server.dsn, ManualClock(), "one node").open()
+            await PostgresStore(postgres.dsn, ManualClock(), "one node").open()
         await store.commit(Put("k", "x", {}))
 
-    postgres_scenario(server, scenario, "one node")
+    postgres_scenario(postgres, scenario, "one node")
 
     async def again(store):
         assert (await store.get("k", "x")).revision == 1
 
-    postgres_scenario(server, again, "one node")
+    postgres_scenario(postgres, again, "one node")
 
 
-def test_a_newer_schema_is_refused_and_a_server_that_is_not_there_told(server):
+def test_a_newer_schema_is_refused_and_a_server_that_is_not_there_told(postgres):
     async def scenario(_):
         pass
 
-    postgres_scenario(server, scenario, "newer")
-    with psycopg.connect(server.dsn) as connection:
+    postgres_scenario(postgres, scenario, "newer")
+    with psycopg.connect(postgres.dsn) as connection:
         connection.execute("INSERT INTO newer.migrations VALUES (9999, 'from the future', 0)")
     with pytest.raises(SchemaTooNew, match="newer Lambent"):
-        postgres_scenario(server, scenario, "newer")
+        postgres_scenario(postgres, scenario, "newer")
     with pytest.raises(StoreUnavailable, match="PostgreSQL"):
-        asyncio.run(PostgresStore(f"{server.dsn}-nowhere", ManualClock()).open())
+        asyncio.run(PostgresStore(f"{postgres.dsn}-nowhere", ManualClock()).open())
 
 
-def test_a_statement_that_the_server_refuses_harms_nobody_else(server):
+def test_a_statement_that_the_server_refuses_harms_nobody_else(postgres):
     async def scenario(store):
         calls = [store.commit(Append("t", b"a")), store.commit(Append(os.urandom(9_000).hex(), b"x")), store.commit(Append("t", b"b"))]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -771,7 +755,7 @@ def test_a_statement_that_the_server_refuses_harms_nobody_else(server):
             with pytest.raises(ValueError, match="NUL"):
                 await store.commit(Enqueue(name, b""))
 
-    postgres_scenario(server, scenario)
+    postgres_scenario(postgres, scenario)
 
 
 # -- SQLite alone

@@ -3,10 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-import os
 import sqlite3
-import tempfile
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -32,27 +29,11 @@ from lambent.store.postgres import PostgresStore
 from lambent.store.postgres_engine import connect
 from lambent.store.schema import SchemaTooNew, migrate, migrations
 from lambent.store.sqlite import SqliteStore
-from lambent.testing import postgres_server
 from lambent.testing.clock import ManualClock
 from lambent.testing.memory_store import MemoryStore
-from lambent.testing.postgres_server import PostgresServer
 
 DRIVERS = ["memory", "sqlite", "postgresql"]
 SCHEMAS = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """A PostgreSQL server, or a skip with the reason."""
-    if reason := postgres_server.missing():
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="lambent-pg-") as folder:
-        for path in (folder, tempfile.gettempdir()):
-            os.chmod(path, os.stat(path).st_mode | 0o011)  # the server is another user
-        server = PostgresServer(Path(folder) / "server")
-        server.create()
-        yield server
-        server.destroy()
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ The server refuses to run as root, so under root it runs as the user ``postgres`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _BINARIES = "/usr/lib/postgresql"
@@ -33,6 +35,20 @@ def missing() -> str:
     if os.geteuid() == 0 and _server_user() is None:
         return "PostgreSQL does not run as root, and there is no user postgres"
     return ""
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[PostgresServer]:
+    """A server that runs, in a temporary folder, which goes with it."""
+    with tempfile.TemporaryDirectory(prefix="lambent-pg-") as folder:
+        for path in (folder, tempfile.gettempdir()):
+            os.chmod(path, os.stat(path).st_mode | 0o011)  # the server is another user
+        server = PostgresServer(Path(folder) / "server")
+        server.create()
+        try:
+            yield server
+        finally:
+            server.destroy()
 
 
 def _server_user() -> str | None:
