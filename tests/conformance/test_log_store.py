@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import resource
+import sqlite3
 import threading
 
 import pytest
@@ -189,6 +190,30 @@ def test_without_room_lines_wait_in_memory_and_what_must_go_is_told(logs, caplog
         logs(scenario, bound=50_000)
     assert any("memory" in record.message for record in caplog.records)
     assert any("kept again" in record.message for record in caplog.records)
+
+
+def test_a_stream_whose_first_lines_were_refused_is_found_later(logs):
+    """SQLite ends a transaction by itself when the disk is full, and the ids of streams that it had made are void."""
+
+    async def scenario(store, clock):
+        def full(point):
+            if point == "transaction:applied" and not refused:
+                refused.append(point)
+                store._writing.execute("ROLLBACK")
+                raise sqlite3.OperationalError("database or disk is full")
+
+        refused = []
+        store._at = full
+        store.write(STREAM, [(NOW, "one\n")])
+        with pytest.raises(StoreUnavailable, match="full"):
+            await store.flush()
+        store.write(OTHER, [(NOW, "other\n")])
+        assert messages(await store.get_events(STREAM)) == ["one\n"]
+        store.write(STREAM, [(NOW, "two\n")])
+        assert messages(await store.get_events(STREAM)) == ["one\n", "two\n"]
+        assert messages(await store.get_events(OTHER)) == ["other\n"]
+
+    logs(scenario)
 
 
 def test_who_sends_lines_over_the_api_is_told_that_the_disk_takes_none(logs):

@@ -331,10 +331,11 @@ class LogStore:
             outcome = change(tables)
             self._point("transaction:applied")
             writing.execute("COMMIT")
-        finally:
+        except BaseException:
+            tables.forget()  # also where SQLite has rolled back by itself, as it does when the disk is full
             if writing.in_transaction:
                 writing.execute("ROLLBACK")
-                tables.forget()
+            raise
         return outcome
 
     def _flush(self) -> None:
