@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,10 @@ class Shop:
     async def settle(self) -> None:
         """Let what was discarded go."""
         self.clock.advance(GRACE_S)
-        await asyncio.get_running_loop().run_in_executor(self.segments._threads, lambda: None)
-        for _ in range(8):
-            await asyncio.gather(*(asyncio.get_running_loop().run_in_executor(self.segments._threads, lambda: None) for _ in range(8)))
+        threads = self.segments._threads
+        for _ in range(2):  # what a thread has done may have given work to others
+            meet = threading.Barrier(threads._max_workers)  # every thread, so none is still at something else
+            await asyncio.gather(*[asyncio.get_running_loop().run_in_executor(threads, meet.wait) for _ in range(threads._max_workers)])
 
 
 async def pieces(content: bytes) -> AsyncIterator[bytes]:
