@@ -10,10 +10,8 @@ import contextlib
 import os
 import random
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +24,6 @@ from chaos_town import Town
 
 from lambent.invoke.async_house import ASYNC_POINTS
 from lambent.sources.poller import MAPPING_POINTS
-from lambent.testing import postgres_server
 from lambent.testing.local_server import ServerFailed
 from lambent.testing.pointed_store import STORE_POINTS
 from lambent.testing.postgres_server import PostgresServer
@@ -37,19 +34,6 @@ POINTS = (*ASYNC_POINTS, *MAPPING_POINTS, *STORE_POINTS)
 STORES = ["sqlite", "postgres"]
 PRELUDES = {"event:released": "run:begun", "delivery:released": "delivery:sending"}
 """What must have been cut short before, so that a server comes by at its start."""
-
-
-@pytest.fixture
-def database() -> Iterator[PostgresServer]:
-    if reason := postgres_server.missing():
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="lambent-pg-") as folder:
-        for path in (folder, tempfile.gettempdir()):
-            os.chmod(path, os.stat(path).st_mode | 0o011)  # the server is another user
-        server = PostgresServer(Path(folder) / "server")
-        server.create()
-        yield server
-        server.destroy()
 
 
 class Fire:
