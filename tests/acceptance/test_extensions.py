@@ -42,7 +42,11 @@ while True:
     if event["eventType"] == "SHUTDOWN":
         print("goodbye", flush=True)
         sys.exit(0)
-    if os.path.exists("/tmp/crash"):
+    if behaviour == "crash in the second":
+        behaviour = "crash in this one"
+    elif behaviour == "crash in this one":
+        while not os.path.exists("/tmp/crash"):  # the function is at work by then
+            time.sleep(0.005)
         sys.exit(3)
     while os.path.exists("/tmp/wait"):
         time.sleep(0.005)
@@ -204,7 +208,7 @@ class TestFaults:
         return payload
 
     def test_one_that_crashes_at_work(self, server, api, make):
-        name = make("crashes", extensions={"watcher": EXTENSION})
+        name = make("crashes", extensions={"watcher": EXTENSION}, Environment={"Variables": {"BEHAVIOUR": "crash in the second"}})
         assert call(api, name, {})[0] == "done"
         payload = self.fails(api, name, {"touch": ["crash"], "sleep": 9})
         assert payload == {"errorType": "Extension.Crash", "errorMessage": "RequestId: ID Error: exit status 3"}
