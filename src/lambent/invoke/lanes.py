@@ -14,8 +14,9 @@ the store that commit is repeated, after a look whether it had not come through 
 Acceptance goes first, since somebody waits for it and nobody for a run, but it never goes alone. While messages come in fast (a *rush*)
 nothing starts in memory, and the pump pauses before each step and feels how busy the loop is: a step grows while the loop has room and is
 halved when it has none, so runs get what acceptance leaves. It never takes less than ``_STEP_LEAST`` messages in a step, and the lanes
-take turns, so however long a rush lasts, each lane with a backlog moves, at no less than some hundred messages a second in all. What a
-rush leaves behind is run at full speed when it is over.
+take turns, so however long a rush lasts, each lane with a backlog moves, at no less than two hundred messages a second in all. In a
+*flood*, faster still, the loop may feel idle and yet the processors are not, since a run costs several times what acceptance does, and
+mostly elsewhere; there a step does not grow. What a rush leaves behind is run at full speed when it is over.
 
 In flight are at most so many runs and so many bytes. Of the runs that are free one lane may have as many as it leaves to others: alone
 half of all, two lanes a third each, so slow functions cannot keep everybody else from starting. How many of one lane run adapts, too: a
@@ -47,8 +48,10 @@ _RECONCILE_S = 1.0
 _EVENT_MOST = 1_048_576
 _IDLE_LANES = 10_000
 _RUSH = 1_000.0  # puts a second from which on runs give way
+_FLOOD = 2_000.0  # and to the least that there is
 _WINDOW_S = 0.02
 _PAUSE_S = 0.005  # before a step of the pump in a rush
+_FLOOD_PAUSE_S = 0.02
 _BUSY_S = 0.0005  # one round of a loop that has no room for more
 _STEP_LEAST = 4
 _STEP_MORE = 2
@@ -89,7 +92,7 @@ class Lanes:
         self._idle: asyncio.Event | None = None
         self._puts = 0  # since
         self._window = 0.0  # monotonic
-        self._rush = False
+        self._rush = self._flood = False
         self._step = _STEP_LEAST
         self.closing = False
 
@@ -152,7 +155,7 @@ class Lanes:
         self._puts += 1
         now = self._clock.monotonic()
         if (passed := now - self._window) >= _WINDOW_S:
-            self._rush = self._puts > _RUSH * passed
+            self._rush, self._flood = self._puts > _RUSH * passed, self._puts > _FLOOD * passed
             self._puts, self._window = 0, now
 
     def _is_rushed(self) -> bool:
@@ -306,7 +309,10 @@ class Lanes:
 
     async def _pace(self) -> int:
         """Give way to acceptance; how many messages the next step may be."""
-        await self._clock.sleep(_PAUSE_S)
+        await self._clock.sleep(_FLOOD_PAUSE_S if self._flood else _PAUSE_S)
+        if self._flood:
+            self._step = _STEP_LEAST
+            return self._step
         begun = self._clock.monotonic()
         await self._clock.sleep(0.0)  # one round of the loop
         busy = self._clock.monotonic() - begun > _BUSY_S
