@@ -485,6 +485,7 @@ class Environment:
     def _write(self, report: Report) -> bytes:
         if self._extension_pump is not None:
             self._extension_pump.drain()
+            self._extension_pump.flush()  # nobody else would: what has been read makes its pipe readable no more
         self._look_at_memory()
         report.memory_peak = self.memory_peak
         return report.write(self._pump, self._narrator, self._clock, self._fittings.story, self.id)
