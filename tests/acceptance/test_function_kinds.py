@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from acceptance_helpers import ROLE, RUNTIME, call, settle, zipped
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from lambent.testing.local_server import LocalServer
@@ -139,6 +141,34 @@ def test_the_least_number_of_environments_is_kept_and_they_know_that_they_are_ma
     assert call(api, "knowing:1")[0] == "lambda-managed-instances"
     assert environments() == 2
     api.delete_function(FunctionName="knowing")
+
+
+def test_the_greatest_number_of_environments_bounds_what_runs_at_once(api: Any, server: LocalServer) -> None:
+    source = "import time\ndef handler(event, context):\n    time.sleep(event)\n    return context.log_stream_name\n"
+    made = creation("bounded", MemorySize=2048, Timeout=30, CapacityProviderConfig=provider(api, "bound"), Publish=True)
+    api.create_function(**{**made, "Code": {"ZipFile": zipped({"app.py": source})}})
+    wait_for(api, "bounded", "Active", Qualifier="1")
+    two = {"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 2}
+    api.put_function_scaling_config(FunctionName="bounded", Qualifier="1", FunctionScalingConfig=two)
+    once = server.client("lambda", config=Config(retries={"total_max_attempts": 1}, max_pool_connections=8))
+
+    def busy() -> int:
+        found = [each for each in server.page("environments")["environments"] if each["function"].endswith(":bounded")]
+        return sum(each["state"] == "busy" for each in found)
+
+    with ThreadPoolExecutor(2) as threads:
+        running = [threads.submit(call, once, "bounded:1", 3) for _ in range(2)]
+        wait_until(lambda: busy() == 2)
+        with pytest.raises(ClientError) as caught:
+            call(once, "bounded:1", 0)
+        answers = {each.result()[0] for each in running}
+    assert (caught.value.response["Error"]["Code"], caught.value.response["Reason"]) == (
+        "TooManyRequestsException",
+        "ConcurrentInvocationLimitExceeded",
+    )
+    assert len(answers) == 2
+    assert call(api, "bounded:1", 0)[0] in answers
+    api.delete_function(FunctionName="bounded")
 
 
 def test_what_a_capacity_provider_asks_of_functions(api: Any, deploy: Any) -> None:

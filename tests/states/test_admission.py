@@ -79,6 +79,21 @@ class TestShares:
             now(assigner.acquire(version("f", "1")))
         assert refused(assigner, version("f", "1")) == UNRESERVED
 
+    def test_a_version_has_its_own_ceiling(self) -> None:
+        assigner = LocalAssigner(10)
+        assigner.claim(version("f").arn, None, {}, {"1": 2})
+        permits = [now(assigner.acquire(version("f", "1"))) for _ in range(2)]
+        assert refused(assigner, version("f", "1")) == UNRESERVED
+        now(assigner.acquire(version("f", "2")))
+        now(assigner.acquire(version("g", "1")))
+        assigner.reserve(version("f").arn, 5)  # which leaves the ceiling alone
+        assert refused(assigner, version("f", "1")) == UNRESERVED
+        permits.pop().release()
+        now(assigner.acquire(version("f", "1")))
+        assert refused(assigner, version("f", "1")) == UNRESERVED
+        assigner.claim(version("f").arn, None, {})
+        now(assigner.acquire(version("f", "1")))
+
     def test_what_runs_already_counts_for_a_new_reservation(self) -> None:
         assigner = LocalAssigner(10)
         permits = [now(assigner.acquire(version("f"))) for _ in range(3)]

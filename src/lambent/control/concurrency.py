@@ -34,7 +34,9 @@ Params = Mapping[str, Any]
 class Assigner(Protocol):
     """Where permits come from."""
 
-    def claim(self, arn: FunctionArn, reserved: int | None, provisioned: Mapping[str, int]) -> None: ...
+    def claim(
+        self, arn: FunctionArn, reserved: int | None, provisioned: Mapping[str, int], ceilings: Mapping[str, int] | None = None
+    ) -> None: ...
 
 
 class Keeper(Protocol):
@@ -135,7 +137,7 @@ class Concurrency:
             del claims[arn.name]
         else:
             claims[arn.name] = claim
-        self._assigner.claim(arn, claim.reserved, claim.provisioned)
+        self._assigner.claim(arn, claim.reserved, claim.provisioned, claim.ceilings)
 
 
 def shown(record: FunctionRecord) -> Mapping[str, int] | None:
@@ -149,7 +151,13 @@ def claim_of(record: FunctionRecord) -> Claim:
     reserved = shown(record)
     configured = all_attached(record, PROVISIONED)
     provisioned = together(wanted(record, qualifier, document["Requested"]) for qualifier, document in configured.items())
-    return Claim(None if reserved is None else reserved["ReservedConcurrentExecutions"], provisioned)
+    return Claim(None if reserved is None else reserved["ReservedConcurrentExecutions"], provisioned, ceilings(record))
+
+
+def ceilings(record: FunctionRecord) -> dict[str, int]:
+    """The most environments of versions on a capacity provider, where their scaling configurations say so."""
+    found = all_attached(record, SCALING)
+    return {version: held["MaxExecutionEnvironments"] for version, held in found.items() if held.get("MaxExecutionEnvironments")}
 
 
 def scaled(record: FunctionRecord) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """How many environments a version on a capacity provider has (contract 01 §6, 06 §4).
 
-Only functions on capacity providers have one. The least number of environments is kept ahead (``concurrency.py`` tells those who keep
-them); without a configuration nothing is, though 3 are shown, and the greatest number bounds nothing here. Zero for both deactivates a
-version: it is shown as Deactivated and not invoked until it gets other numbers.
+Only functions on capacity providers have one. The least number of environments is kept ahead and the greatest bounds how many invocations
+run at once, one to an environment (``concurrency.py`` tells those who keep and those who count); without a configuration nothing is kept,
+though 3 are shown. Zero for both deactivates a version: it is shown as Deactivated and not invoked until it gets other numbers.
 """
 
 from __future__ import annotations

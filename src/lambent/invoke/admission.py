@@ -20,6 +20,9 @@ given a reservation while three of its invocations run has three of it taken; on
 until it has come down; and until then the unreserved share pays for the difference, so that neither the account's limit is passed nor
 anybody's reserved floor touched.
 
+**Ceilings.** A version on a capacity provider may have a greatest number of environments (its scaling configuration). As an environment
+takes one invocation at a time here, that is its greatest number of invocations at once; one more is refused whatever its share would allow.
+
 **Rates.** Every share also allows ``per_concurrency`` times its limit in requests a second (contract 01 §8); asynchronous invocations are
 exempt, as on AWS.
 """
@@ -96,10 +99,11 @@ class Share:
 
 @dataclass(slots=True)
 class Claim:
-    """What one function has been promised: ``reserved`` for all of it, ``provisioned`` by version."""
+    """What one function has been promised: ``reserved`` for all of it, ``provisioned`` by version; and the ``ceilings`` of versions."""
 
     reserved: int | None = None
     provisioned: Mapping[str, int] = field(default_factory=dict)
+    ceilings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -118,6 +122,14 @@ class Own:
     def place(self, version: str) -> Share:
         share = self.provisioned.get(version)
         return self.base if share is None or share.in_flight >= share.limit else share
+
+    def at_ceiling(self, version: FunctionVersion, outstanding: Iterable[LocalPermit]) -> bool:
+        """As many of this version run as may."""
+        ceiling = self.claim.ceilings.get(version.version)
+        if ceiling is None:
+            return False
+        name = version.arn.name
+        return sum(permit.version.version == version.version and permit.version.arn.name == name for permit in outstanding) >= ceiling
 
     def full(self) -> bool:
         """All that is reserved runs: the shares alone could let more in while one has more than its limit, after a change."""
@@ -168,6 +180,8 @@ class LocalAssigner:
             share = own.place(version.version)
             if own.full():
                 raise throttled(own.base.reason)
+            if own.at_ceiling(version, scope.outstanding):
+                raise throttled(scope.unreserved.reason)
         if share.in_flight >= share.limit or (scope.in_flight >= scope.limit and share is scope.unreserved):
             raise throttled(share.reason)
         if rated and share.bucket is not None and self._clock is not None and not share.bucket.take(self._clock.monotonic()):
@@ -178,20 +192,22 @@ class LocalAssigner:
         scope.outstanding.add(permit)
         return permit
 
-    def claim(self, arn: FunctionArn, reserved: int | None, provisioned: Mapping[str, int]) -> None:
-        """Set what a function has been promised; ``None`` and nothing provisioned end it. ``arn`` is unqualified."""
+    def claim(
+        self, arn: FunctionArn, reserved: int | None, provisioned: Mapping[str, int], ceilings: Mapping[str, int] | None = None
+    ) -> None:
+        """Set what a function has been promised; ``None`` and nothing else end it. ``arn`` is unqualified."""
         scope = self._scopes.get((arn.account, arn.region)) or self._open(arn)
-        claim = Claim(reserved, {version: count for version, count in provisioned.items() if count > 0})
+        claim = Claim(reserved, {version: count for version, count in provisioned.items() if count > 0}, dict(ceilings or {}))
         before = scope.owns.pop(arn.name, None)
-        if reserved is not None or claim.provisioned:
+        if reserved is not None or claim.provisioned or claim.ceilings:
             scope.owns[arn.name] = self._cut(scope, claim, before)
         self._resize(scope.unreserved, max(scope.limit - sum(own.claim.total for own in scope.owns.values()), 0))
         _move(scope, scope.owns.get(arn.name), [permit for permit in scope.outstanding if permit.version.arn.name == arn.name])
 
     def reserve(self, arn: FunctionArn, limit: int | None) -> None:
         """Set a function's reserved concurrency, or take it away with ``None``; what is provisioned stays."""
-        own = self._own(arn)
-        self.claim(arn, limit, own.claim.provisioned if own is not None else {})
+        claim = own.claim if (own := self._own(arn)) is not None else Claim()
+        self.claim(arn, limit, claim.provisioned, claim.ceilings)
 
     def reserved(self, arn: FunctionArn) -> int | None:
         """The function's reserved concurrency, if it has any."""
