@@ -26,7 +26,7 @@ EFFECTS: Mapping[tuple[str, str], str] = {
     (
         "lambda",
         "PutFunctionScalingConfig",
-    ): "0 and 0 deactivates; the least number is kept ahead, but not the default of 3; the greatest bounds nothing",
+    ): "0 and 0 deactivates; the least number is kept ahead, but not the default of 3; the greatest bounds what runs at once",
     ("lambda", "PutResourcePolicy"): _POLICY,
     ("lambda", "PutRuntimeManagementConfig"): f"{_STORED}: a runtime is what the machine has",
     ("lambda", "RemoveLayerVersionPermission"): _POLICY,
