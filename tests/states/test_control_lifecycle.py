@@ -20,7 +20,7 @@ from lambent.control.code import GRACE_S
 from lambent.control.function_configuration import FunctionRecord, code_of, compile_version
 from lambent.control.function_state import FunctionState, Phase
 from lambent.control.function_table import FunctionTable
-from lambent.control.functions import MEND_S
+from lambent.control.preparation import MEND_S
 from lambent.errors import ClientFault, SandboxFault
 from lambent.store.contract import Put
 

@@ -9,23 +9,24 @@ A change goes through the same stations whatever it is:
     carry out  the instructions: publish to the data plane, prepare, withdraw
     answer
 
-The answer never precedes the commit. Preparing (the runtime's zygote is started, the code is there) happens behind the answer: the
-caller sees Pending or InProgress and polls. Until an update is prepared the data plane keeps the value that it had; a killed process
-finds the unfinished preparation by its fence in the store and takes it up again in ``load``.
+The answer never precedes the commit. Preparing (the runtime's zygote is started, the code is there) happens behind the answer
+(``preparation.py``): the caller sees Pending or InProgress and polls. Until an update is prepared the data plane keeps the value that it
+had; a killed process finds the unfinished preparation by its fence in the store and takes it up again in ``load``.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn, parse_function
 from lambent.clock import Clock
 from lambent.control.attachments import CODE_SIGNING, attached, detach_all, signed
-from lambent.control.code import GRACE_S, Code, CodeLost, CodeStore
+from lambent.control.code import Code, CodeStore
+from lambent.control.code_keeping import CodeKeeping
 from lambent.control.code_room import CodeRoom
 from lambent.control.code_source import BucketObject, CodeSource
 from lambent.control.function_configuration import (
@@ -33,7 +34,6 @@ from lambent.control.function_configuration import (
     FunctionRecord,
     build,
     code_of,
-    compile_version,
     layers_of,
     merge,
     merge_code,
@@ -42,7 +42,6 @@ from lambent.control.function_configuration import (
 from lambent.control.function_kinds import on_provider, only_on_provider, provider_of
 from lambent.control.function_names import missing, new_name, resolve, resolve_function
 from lambent.control.function_rules import Rules, Source
-from lambent.control.function_state import CodeLost as CodeLostEvent
 from lambent.control.function_state import (
     Create,
     Delete,
@@ -57,13 +56,13 @@ from lambent.control.function_state import (
 )
 from lambent.control.function_table import FunctionTable
 from lambent.control.function_views import FunctionViews
-from lambent.control.image_code import ImageCode, ImageLost, is_image
+from lambent.control.image_code import ImageCode, is_image
 from lambent.control.layer_table import ResolvedLayers
 from lambent.control.layers import Layers
+from lambent.control.preparation import Preparation, Registry, Tasks
 from lambent.control.published import publish
 from lambent.control.runtime_versions import RuntimeOf, renewed
 from lambent.errors import ClientFault, PlatformFault, conflict, invalid_parameter, precondition_failed
-from lambent.function_version import FunctionVersion
 from lambent.settings import Limits
 from lambent.store.contract import StoreUnavailable
 from lambent.wire.call import Call
@@ -72,25 +71,7 @@ Params = Mapping[str, Any]
 Admit = Callable[[Call, FunctionArn, str | None], None]  # refuses code that a code signing configuration does not trust
 Decide = Callable[[FunctionRecord | None], tuple[FunctionRecord, Event]]
 
-MEND_S = 30.0  # between attempts to bring back a folder of code
-ATTEMPTS = 3  # at a preparation that fails by a fault of ours, as when the launcher dies under it
 RETRY_S = 1.0  # between attempts to commit the end of a preparation while the store is unavailable
-
-
-class Registry(Protocol):
-    """Where the data plane reads what it runs."""
-
-    def put(self, version: FunctionVersion) -> None: ...
-
-    def remove(self, arn: FunctionArn, version: str | None = None) -> None: ...
-
-    def point(self, arn: FunctionArn, name: str, version: str, weights: Mapping[str, float]) -> None: ...
-
-
-class Tasks(Protocol):
-    """A task group."""
-
-    def create_task(self, coro: Coroutine[Any, Any, None]) -> object: ...
 
 
 class Functions:
@@ -116,8 +97,6 @@ class Functions:
         self._code = code
         self._rules = rules
         self._registry = registry
-        self._prepare_runtime = prepare
-        self._tasks = tasks
         self._clock = clock
         self._limits = limits
         self._layers = layers
@@ -125,24 +104,22 @@ class Functions:
         self._images = images
         self._source = source
         self._runtime_of = runtime_of
+        self._preparation = Preparation(table, code, images, registry, prepare, tasks, clock, rules.file_systems, self.report)
+        self._keeping = CodeKeeping(table, layers, code, images, tasks, clock)
         self.admit: Admit = lambda call, arn, config: None
         self.admit_provider: Callable[[Call, str], None] = lambda call, provider: None
         self.admit_version: Callable[[FunctionRecord], None] = lambda record: None
-        self._collecting = False
         self._views = FunctionViews(table, code.location, limits, runtime_of)
-        self._code_root = code.folder("").rstrip("/")
         table.reloaded = self._follow
-        layers.removed = self._forget
 
     async def load(self) -> None:
         """Read what is stored, give it to the data plane, and take up what a killed process left unfinished."""
         await self._table.load()
         await self._layers.load()
-        await self._code.sweep(self._uses)
-        await self._images.sweep(self._table.uses)
+        await self._keeping.sweep()
         for record in self._table:
-            await self._take_up(record)
-        self._start_collecting()
+            await self._preparation.take_up(record)
+        self._keeping.collect_soon()
 
     async def create(self, call: Call, params: Params) -> Configuration:
         arn = new_name(call, params["FunctionName"])
@@ -257,11 +234,11 @@ class Functions:
         if after is not None:
             for number, version in after.versions.items():
                 if version is not old.get(number):
-                    self._registry.put(self._compile(version))
+                    self._registry.put(self._preparation.compile(version))
             for number in old:
                 if number not in after.versions:
                     self._registry.remove(after.arn, number)
-        self._let_go(before, after)
+        self._keeping.let_go(before, after)
 
     def story(self, name: str, region: str, account: str) -> list[dict[str, Any]]:
         """The last transitions of a function, given by name or ARN, oldest first; empty where there is no such function."""
@@ -399,9 +376,9 @@ class Functions:
     ) -> None:
         for instruction in todo:
             if instruction is Instruction.PUBLISH and after is not None:
-                self._registry.put(self._compile(after))
+                self._registry.put(self._preparation.compile(after))
             elif instruction is Instruction.PREPARE and after is not None:
-                self._tasks.create_task(self._prepare(arn, after.state.fence))
+                self._preparation.start(arn, after.state.fence)
             elif instruction is Instruction.WITHDRAW:
                 self._registry.remove(arn)
         self.versions_changed(before, after)
@@ -409,103 +386,12 @@ class Functions:
     def _follow(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
         """Another process wrote: show the data plane what is there now. Preparing is that process's work."""
         if after is not None:
-            self._registry.put(self._compile(after))
+            self._registry.put(self._preparation.compile(after))
             for alias in after.aliases.values():
                 self._registry.point(after.arn, alias.name, alias.version, alias.weights)
         elif before is not None:
             self._registry.remove(before.arn)
         self.versions_changed(before, after)
-
-    # -- behind the answer ----------------------------------------------------------------------------------------------------------------
-
-    def _compile(self, record: FunctionRecord) -> FunctionVersion:
-        return compile_version(record, self._code_root, self._rules.file_systems, self._images.root)
-
-    async def _take_up(self, record: FunctionRecord) -> None:
-        """One function at the start."""
-        if record.serving is not None and record.state.phase is not Phase.FAILED:
-            try:
-                if is_image(record.serving):  # fetching takes its time, and the other functions are not to wait for it
-                    await self._images.require(record.serving)
-                else:
-                    await self._ensure(record.serving)
-            except CodeLost as fault:
-                await self.report(record.arn, CodeLostEvent("load", self._clock.now(), fault.message))
-                return
-            except (StoreUnavailable, PlatformFault):  # one function's trouble keeps no other from starting
-                self._tasks.create_task(self._mend(record.arn))
-        self._registry.put(self._compile(record))
-        for version in record.versions.values():
-            await self._take_up_version(version)
-        for alias in record.aliases.values():
-            self._registry.point(record.arn, alias.name, alias.version, alias.weights)
-        if record.state.fence:
-            self._tasks.create_task(self._prepare(record.arn, record.state.fence))
-
-    async def _take_up_version(self, version: FunctionRecord) -> None:
-        """One published version at the start; one whose code is lost is shown as failed."""
-        if version.serving is not None:
-            try:
-                await (self._images.require(version.serving) if is_image(version.serving) else self._ensure(version.serving))
-            except CodeLost as fault:
-                state, _ = version.state.handle(CodeLostEvent("load", self._clock.now(), fault.message))
-                version = replace(version, state=state)
-            except (StoreUnavailable, PlatformFault):
-                self._tasks.create_task(self._mend(version.arn))
-        self._registry.put(self._compile(version))
-
-    async def _mend(self, arn: FunctionArn) -> None:
-        """Try again and again to bring back the folder that a function runs from; until then its environments do not start."""
-        while True:
-            await self._clock.sleep(MEND_S)
-            record = self._table.get(arn)
-            if record is None or record.serving is None:
-                return
-            try:
-                await self._ensure(record.serving)
-            except CodeLost as fault:
-                await self.report(arn, CodeLostEvent("mend", self._clock.now(), fault.message))
-            except (StoreUnavailable, PlatformFault):
-                continue
-            else:
-                if is_image(record.serving):  # how it is started may be known only now
-                    self._registry.put(self._compile(record))
-            return
-
-    async def _ensure(self, document: Configuration) -> None:
-        """Have the folders that environments of ``document`` see. Raises ``CodeLost``, or ``ImageLost``."""
-        if is_image(document):
-            await self._images.ensure(document)
-            return
-        await self._code.ensure(code_of(document))
-        await self._code.ensure_layers(layers_of(document).hashes)
-
-    async def _prepare(self, arn: FunctionArn, fence: str) -> None:
-        """Make everything ready that environments of the shown configuration need, and report under ``fence``."""
-        record = self._table.get(arn)
-        if record is None or record.state.fence != fence:
-            return
-        for _ in range(ATTEMPTS):
-            event = await self._try_to_prepare(record, fence)
-            if not (isinstance(event, PrepareFailed) and event.code == "InternalError"):
-                break
-        await self.report(arn, event)
-
-    async def _try_to_prepare(self, record: FunctionRecord, fence: str) -> Event:
-        try:
-            await self._ensure(record.configuration)
-            await self._prepare_runtime(record.configuration.get("Runtime", ""))
-            return Prepared(fence, self._clock.now())
-        except CodeLost as fault:
-            return PrepareFailed(fence, self._clock.now(), "InvalidZipFileException", fault.message)
-        except ImageLost as fault:
-            return PrepareFailed(fence, self._clock.now(), fault.code, fault.message)
-        except ClientFault as fault:  # the interpreter went away since it was found
-            return PrepareFailed(fence, self._clock.now(), "InvalidRuntime", fault.message)
-        except PlatformFault as fault:
-            return PrepareFailed(fence, self._clock.now(), "InternalError", fault.message)
-        except StoreUnavailable as fault:
-            return PrepareFailed(fence, self._clock.now(), "InternalError", str(fault))
 
     async def report(self, arn: FunctionArn, event: Event) -> None:
         """Commit ``event``, however long the store is unavailable. A function that was deleted meanwhile takes no notice."""
@@ -524,39 +410,6 @@ class Functions:
                 return
             else:
                 return
-
-    def _let_go(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
-        """Note the code that this function no longer needs."""
-        for sha256 in (set() if before is None else before.codes()) - (set() if after is None else after.codes()):
-            (self._images if self._images.knows(sha256) else self._code).unused(sha256)
-        self._start_collecting()
-
-    def _forget(self, sha256: str) -> None:
-        """A layer version with this content is gone."""
-        self._code.unused(sha256)
-        self._start_collecting()
-
-    def _uses(self, sha256: str) -> bool:
-        """Whether a function or a layer version refers to this content."""
-        return self._table.uses(sha256) or self._layers.uses(sha256)
-
-    def _start_collecting(self) -> None:
-        if (self._code.pending or self._images.pending) and not self._collecting:
-            self._collecting = True
-            self._tasks.create_task(self._collect())
-
-    async def _collect(self) -> None:
-        """Remove unused code, as long as there is some."""
-        try:
-            while self._code.pending or self._images.pending:
-                await self._clock.sleep(GRACE_S)
-                try:
-                    await self._code.collect(self._uses)
-                    await self._images.collect(self._table.uses)
-                except (StoreUnavailable, PlatformFault):
-                    continue  # the disk may be better in a minute; code that stays too long harms nobody
-        finally:
-            self._collecting = False
 
 
 def _moved(version: FunctionRecord, event: Event) -> FunctionRecord:
