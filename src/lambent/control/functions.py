@@ -104,7 +104,7 @@ class Functions:
         self._images = images
         self._source = source
         self._runtime_of = runtime_of
-        self._preparation = Preparation(table, code, images, registry, prepare, tasks, clock, rules.file_systems, self.report)
+        self._preparation = Preparation(table, code, images, registry, prepare, tasks, clock, rules, self.report)
         self._keeping = CodeKeeping(table, layers, code, images, tasks, clock)
         self.admit: Admit = lambda call, arn, config: None
         self.admit_provider: Callable[[Call, str], None] = lambda call, provider: None

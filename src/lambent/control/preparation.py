@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from lambent.arn import FunctionArn
 from lambent.clock import Clock
 from lambent.control.code import CodeLost, CodeStore
-from lambent.control.file_systems import FileSystems
 from lambent.control.function_configuration import Configuration, FunctionRecord, code_of, compile_version, layers_of
+from lambent.control.function_rules import Rules
 from lambent.control.function_state import CodeLost as CodeLostEvent
 from lambent.control.function_state import Event, Phase, Prepared, PrepareFailed
 from lambent.control.function_table import FunctionTable
@@ -58,7 +58,7 @@ class Preparation:
         prepare: Callable[[str], Awaitable[None]],
         tasks: Tasks,
         clock: Clock,
-        file_systems: FileSystems,
+        rules: Rules,
         report: Report,
     ) -> None:
         self._table = table
@@ -68,7 +68,7 @@ class Preparation:
         self._prepare_runtime = prepare
         self._tasks = tasks
         self._clock = clock
-        self._file_systems = file_systems
+        self._rules = rules
         self._report = report
         self._code_root = code.folder("").rstrip("/")
 
@@ -77,7 +77,7 @@ class Preparation:
         self._tasks.create_task(self._prepare(arn, fence))
 
     def compile(self, record: FunctionRecord) -> FunctionVersion:
-        return compile_version(record, self._code_root, self._file_systems, self._images.root)
+        return compile_version(record, self._code_root, self._rules.file_systems, self._images.root)
 
     async def take_up(self, record: FunctionRecord) -> None:
         """One function at the start."""
