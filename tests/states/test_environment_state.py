@@ -134,6 +134,14 @@ class TestFailures:
         assert (answer.outcome.status, answer.outcome.error_type) == ("error", error_type)
         assert (kill, free) == (KILL_SANDBOX, ReadyAgain(text))
 
+    def test_a_sandbox_that_could_not_be_made_is_our_fault(self):
+        how = SandboxExit(70, None, fault="umount /tmp: busy")
+        answer, kill, gone = busy().machine.handle(Exited(how, 2.5))
+        assert isinstance(answer.outcome.fault, PlatformFault)
+        assert "umount /tmp: busy" in str(answer.outcome.fault)
+        assert (answer.outcome.status, answer.outcome.error_type, answer.outcome.payload) == ("error", "Sandbox.Failure", b"")
+        assert (kill, gone) == (KILL_SANDBOX, Gone(how.reason()))
+
     def test_exit_after_the_answer_leaves_the_answer_standing(self):
         book = busy() >> ResponseFrame("1\nr1\n", b'"ok"', 2.1) >> Exited(SandboxExit(0, None), 2.2)
         expected = like(Answer, outcome__payload=b'"ok"', outcome__function_error=False, outcome__status="error")

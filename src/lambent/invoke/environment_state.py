@@ -429,6 +429,9 @@ class EnvironmentMachine:
         return self._exit(event)
 
     def _exit(self, event: Exited) -> Sequence[Instruction]:
+        if event.how.fault:  # ours, and not the function's
+            failure = PlatformFault(event.how.reason(), self.story())
+            return self._end(Outcome(status="error", error_type="Sandbox.Failure", fault=failure), event.at, event.how.reason())
         fault = fault_payloads.exited(self.request_id, event.how)
         note = log_lines.runtime_exited(self.request_id, fault.error_type, event.how.reason())
         return self._reset(self._failure(fault, "error", note), event.at, event.how.reason())

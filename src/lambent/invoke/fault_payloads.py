@@ -32,6 +32,8 @@ def exited(request_id: str, how: SandboxExit) -> FunctionFault:
 
 def exit_type(how: SandboxExit) -> str:
     """The error type of a runtime process that ended."""
+    if how.fault:
+        return "Sandbox.Failure"
     if how.entry:
         return how.entry_type
     return "Runtime.OutOfMemory" if how.out_of_memory else "Runtime.ExitError"

@@ -107,9 +107,12 @@ class SandboxExit:
     out_of_memory: bool = False
     entry: str = ""  # the ``problem`` of a program that was never executed; filled in by the owner
     entry_type: str = "Runtime.InvalidEntrypoint"  # and its type
+    fault: str = ""  # what went wrong with the sandbox itself, before it ran anything of the function's
 
     def reason(self) -> str:
         """AWS's words, as they follow ``Error: `` in an error payload (contract 02 §2.1)."""
+        if self.fault:
+            return f"The sandbox could not be made: {self.fault}"
         if self.entry:
             return self.entry
         if self.signal is not None:

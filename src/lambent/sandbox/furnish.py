@@ -27,6 +27,7 @@ _MADE = ("dev", "etc", "mnt", "opt", "proc", "tmp", "var/task")  # in an image, 
 _WRITTEN = ("etc/hosts", "etc/resolv.conf", "etc/hostname")
 _ACCOUNTS = ("etc/passwd", "etc/group")
 _MAX_ACCOUNTS = 1 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def tmp_options(size_mb: int, owner: int) -> str:
@@ -69,27 +70,37 @@ def furnish(message: dict[str, Any], fds: dict[str, int], owner: int, blank_tmp_
 def _hand_over(folder: str, owner: int) -> None:
     """All that the user of the sandbox before left in ``folder`` is ``owner``'s. Nobody else is there, so nothing changes under our feet.
 
-    Goes through folders one step at a time: trees may be deeper than paths may be long, or descriptors many.
+    Goes through folders one step at a time: trees may be deeper than paths may be long, or descriptors many. The steps are descriptors and
+    not the working directory, which a warm interpreter that is just starting shares with us and changes.
     """
-    os.chdir(folder)
-    os.chown(".", owner, owner)
-    levels = [_hand_over_files(owner)]
+    at = os.open(folder, _FOLDER)
+    os.chown(at, owner, owner)
+    levels = [_hand_over_files(at, owner)]
     while levels:
         if levels[-1]:
-            os.chdir(levels[-1].pop())
-            levels.append(_hand_over_files(owner))
+            at = _step(at, levels[-1].pop())
+            levels.append(_hand_over_files(at, owner))
         else:
             levels.pop()
-            os.chdir("..")
-    os.chdir("/")
+            if levels:
+                at = _step(at, "..")
+    os.close(at)
 
 
-def _hand_over_files(owner: int) -> list[str]:
-    """Change the owner of what is in the current folder; the folders among it."""
+def _step(at: int, name: str) -> int:
+    """The folder ``name`` of the folder ``at``, which is closed."""
+    try:
+        return os.open(name, _FOLDER, dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def _hand_over_files(at: int, owner: int) -> list[str]:
+    """Change the owner of what is in the folder ``at``; the folders among it."""
     folders = []
-    with os.scandir(".") as entries:
+    with os.scandir(at) as entries:
         for entry in entries:
-            os.chown(entry.name, owner, owner, follow_symlinks=False)
+            os.chown(entry.name, owner, owner, dir_fd=at, follow_symlinks=False)
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
     return folders

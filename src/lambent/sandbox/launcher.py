@@ -14,7 +14,7 @@ code directory it was configured with.
       ── start {id, runtime, code, ...} ─────▶
       ◀──────────────────────── started {id} ──     with descriptors, named in "carries"; or refused {id, message}
       ── settled {id} ───────────────────────▶     init is over: the CPU share applies
-      ◀──── exited {id, status, oom, peak} ──      the runtime process has ended
+      ◀──── exited {id, status, oom, peak, fault} ──      the runtime process has ended
       ◀─ extension_exited {id, number, status}      so has an extension
       ── terminate {id} ─────────────────────▶      SIGTERM to the runtime process
       ── socket {id, number} ────────────────▶      a TCP socket in the sandbox's network, please

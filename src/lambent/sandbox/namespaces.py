@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,7 +260,7 @@ class NamespacesDriver:
         sandbox = self._sandboxes.get(message["id"])
         if sandbox is None:
             return
-        sandbox.end(exit_of(message["status"], message["oom"]), message["peak"])
+        sandbox.end(replace(exit_of(message["status"], message["oom"]), fault=message["fault"]), message["peak"])
 
 
 def _consume(future: asyncio.Future[Any]) -> None:
