@@ -214,7 +214,7 @@ class Cgroups:
                 if base:
                     self._bases[name] = base
         if "v2" in self._bases and "freezer" in self._bases:
-            _destroy(f"{self._bases.pop('freezer')}/lambent/{self._instance}", 1)  # not needed
+            self._leave(self._bases.pop("freezer"), 1)  # not needed
         self._v2_limits = "v2" in self._bases and all(
             name in _read(f"{self._bases['v2']}/lambent/cgroup.controllers").split() for name in ("memory", "pids")
         )
@@ -314,9 +314,12 @@ class Cgroups:
     def close(self) -> None:
         """Remove the instance's own sub-tree, and ``lambent`` where it is empty then."""
         for base in set(self._bases.values()):
-            _destroy(f"{base}/lambent/{self._instance}")
-            with contextlib.suppress(OSError):
-                os.rmdir(base + "/lambent")
+            self._leave(base)
+
+    def _leave(self, base: str, rounds: int = 500) -> None:
+        _destroy(f"{base}/lambent/{self._instance}", rounds)
+        with contextlib.suppress(OSError):
+            os.rmdir(base + "/lambent")
 
 
 def _make_tree(path: str) -> bool:
