@@ -14,7 +14,7 @@ from functools import cache
 
 from botocore import xform_name
 
-from lambent.control.function_rules import REFUSED_BY_VALUE, REFUSED_IF_SET, WITHOUT_EFFECT
+from lambent.control.function_rules import PARTLY, REFUSED_BY_VALUE, REFUSED_IF_SET, WITHOUT_EFFECT
 from lambent.services.effects import EFFECTS
 from lambent.services.s3_buckets import WITHOUT_EFFECT as S3_WITHOUT_EFFECT
 from lambent.services.table import implemented
@@ -78,6 +78,7 @@ def _members() -> list[str]:
     rows = [(name, "refused", "NotImplementedException") for name in sorted(REFUSED_IF_SET)]
     rows += [(name, f"refused: {values}", "NotImplementedException") for name, values in REFUSED_BY_VALUE.items()]
     rows += [(name, "stored and shown, no effect", why) for name, why in WITHOUT_EFFECT.items()]
+    rows += [(name, here, why) for name, (here, why) in PARTLY.items()]
     rows += [("Handler", "dotnet: executable assemblies only", "a class library handler answers Runtime.InvalidEntrypoint")]
     head = ["", "## Members of functions and invocations that differ from AWS", "", "| member | here | |", "|---|---|---|"]
     objects = ["", "## What S3 keeps and shows without effect", "", "| | |", "|---|---|"]

@@ -175,6 +175,7 @@ class Node:
             self.create_task(self._purge())
             self.create_task(self._sweep_objects())
             self.create_task(self.idleness.run())
+            self.create_task(self.functions.watch.run())
             announce(self.settings, self.driver.report)
             await self.succession.wait()
         await self.succession.leave(self.http, sock)

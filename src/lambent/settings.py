@@ -54,6 +54,7 @@ class Limits:
     image_unpacked: int = 10_737_418_240
     page: int = 50
     idle_seconds: float = 0.0  # after which functions with a network, file systems or an image become Inactive; 0: never
+    code_check_seconds: float = 86_400.0  # between two looks at code that stays in buckets; 0: never
     filters: int = 5  # of an event source mapping
     capacity_providers: int = 1_000
     capacity_provider_versions: int = 100  # function versions on each

@@ -23,7 +23,7 @@ from lambent.control.account import Account
 from lambent.control.code import CodeStore
 from lambent.control.code_links import CodeLinks
 from lambent.control.code_room import CodeRoom
-from lambent.control.code_source import BucketObject, CodeSource
+from lambent.control.code_source import BucketObject, CodeSource, Reader
 from lambent.control.function_rules import Rules
 from lambent.control.function_table import FunctionTable
 from lambent.control.functions import Functions
@@ -31,7 +31,7 @@ from lambent.control.image_code import ImageCode
 from lambent.control.layer_table import LayerTable
 from lambent.control.layers import Layers
 from lambent.control.tags import Tags
-from lambent.errors import ClientFault, SandboxFault, invalid_parameter
+from lambent.errors import ClientFault, PlatformFault, SandboxFault, invalid_parameter
 from lambent.function_version import FunctionVersion
 from lambent.images.sources import Sources
 from lambent.images.store import ImageStore
@@ -174,13 +174,25 @@ class TinyShelf:
 
     def __init__(self) -> None:
         self.objects: dict[BucketObject, bytes] = {}
+        self.is_near = True
+        self.broken = False
+        self.latest = "null"  # the version id of what is read without one
+        self.reads = 0
+        self.readers: list[Reader] = []
         self.fault = ClientFault("NoSuchKey", 404, "The specified key does not exist.")
 
-    async def read(self, call: Call, wanted: BucketObject, most: int) -> bytes:
+    async def read(self, reader: Reader, wanted: BucketObject, most: int) -> tuple[bytes, str]:
+        await self.look(reader, wanted)
+        self.reads += 1
+        return self.objects[wanted][:most], wanted.version or self.latest
+
+    async def look(self, reader: Reader, wanted: BucketObject) -> None:
         await asyncio.sleep(0)
+        self.readers.append(reader)
+        if self.broken:
+            raise PlatformFault("S3 does not answer")
         if wanted not in self.objects:
             raise self.fault
-        return self.objects[wanted][:most]
 
 
 class TaskList:
@@ -283,7 +295,9 @@ class House:
             shutil.rmtree(self.image_root, ignore_errors=True)
 
     def reborn(self) -> House:
-        return House(self.root, self.disk, self.clock, self.limits)
+        after = House(self.root, self.disk, self.clock, self.limits)
+        after.shelf = self.shelf
+        return after
 
     async def _prepare(self, runtime: str) -> None:
         await self.gate.wait()

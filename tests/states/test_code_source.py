@@ -11,7 +11,7 @@ import pytest
 from control_house import ARN, House, creation, small, zipped
 
 from lambent.control.code_source import BucketObject
-from lambent.errors import ClientFault, NotImplementedFault
+from lambent.errors import ClientFault
 from lambent.settings import Limits
 
 CODE = {"S3Bucket": "b", "S3Key": "k"}
@@ -88,6 +88,8 @@ def test_the_direct_limit_is_of_requests_only(tmp_path: Path):
         ({"S3Bucket": "b"}, "Please provide both S3Bucket and S3Key"),
         ({"S3Key": "k", "S3ObjectVersion": "v"}, "Please provide both S3Bucket and S3Key"),
         ({**CODE, "ZipFile": b"x"}, "Please do not provide other"),
+        ({"S3ObjectStorageMode": "REFERENCE", "ZipFile": b"x"}, "Please do not provide other"),
+        ({"S3ObjectStorageMode": "REFERENCE"}, "Please provide both S3Bucket and S3Key"),
         ({}, "Please provide a source for"),
     ],
 )
@@ -100,13 +102,5 @@ def test_one_source_and_a_whole_one(tmp_path: Path, content: dict[str, Any], mes
             fault = await refusal(attempt)
             assert fault.code == "InvalidParameterValueException"
             assert fault.message.startswith(message)
-
-    play(tmp_path, story)
-
-
-def test_reference_mode_is_not_pretended(tmp_path: Path):
-    async def story(house: House) -> None:
-        with pytest.raises(NotImplementedFault, match="REFERENCE"):
-            await house.layers.publish(house.call(), {"LayerName": "l", "Content": {**CODE, "S3ObjectStorageMode": "REFERENCE"}})
 
     play(tmp_path, story)

@@ -108,7 +108,7 @@ def test_a_spare_that_comes_too_late_is_not_made_and_one_of_removed_code_goes_wi
             [spare] = temporary(tmp_path)  # of the new code only
             assert files_in(tmp_path / spare) == NEW
             house.clock.advance(GRACE_S)
-            assert await code.collect(lambda sha256: False) == 2
+            assert await code.collect(lambda sha256: False, lambda sha256: False) == 2
             assert os.listdir(tmp_path) == []
 
     asyncio.run(story())

@@ -96,9 +96,9 @@ def test_unused_code_goes_after_the_grace_and_not_before(tmp_path: Path):
             async with house.code.put(zipped()):
                 assert not house.code.pending
             house.clock.advance(GRACE_S - 1)
-            assert await house.code.collect(unused) == 0
+            assert await house.code.collect(unused, unused) == 0
             house.clock.advance(1)
-            assert await house.code.collect(unused) == 1
+            assert await house.code.collect(unused, unused) == 1
             assert folders(tmp_path) == []
             assert house.disk.blobs == {}
             assert not house.code.pending
@@ -114,14 +114,14 @@ def test_code_stays_while_a_function_an_environment_or_an_upload_needs_it(tmp_pa
                 pass
             house.clock.advance(2 * GRACE_S)
             house.running.add(code.sha256)
-            assert await house.code.collect(unused) == 0
+            assert await house.code.collect(unused, unused) == 0
             house.running.clear()
             async with house.code.put(content):
                 house.code.unused(code.sha256)  # another function lets go of the same code
                 house.clock.advance(2 * GRACE_S)
-                assert await house.code.collect(unused) == 0
+                assert await house.code.collect(unused, unused) == 0
             house.clock.advance(2 * GRACE_S)
-            assert await house.code.collect(lambda address: address == code.sha256) == 0
+            assert await house.code.collect({code.sha256}.__contains__, {code.sha256}.__contains__) == 0
             assert not house.code.pending
             assert folders(tmp_path) == [code.sha256]
 
@@ -140,7 +140,7 @@ def test_start_sweeps_half_made_folders_and_notes_orphans(tmp_path: Path):
         async with House(tmp_path, disk) as house:
             assert folders(tmp_path) == [code.sha256]
             house.clock.advance(GRACE_S)
-            await house.code.collect(house.table.uses)
+            await house.code.collect(house.table.uses, house.table.uses)
             assert folders(tmp_path) == []
             assert list(disk.blobs) == [other]  # other parts' blobs are not ours to remove
 

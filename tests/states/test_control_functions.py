@@ -549,19 +549,10 @@ def test_environment_of_exactly_the_limit(tmp_path: Path):
     play(tmp_path, story)
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"Code": {"S3Bucket": "b", "S3Key": "k", "S3ObjectStorageMode": "REFERENCE"}},
-        {"Runtime": "custom"},
-    ],
-    ids=lambda params: next(iter(params)),
-)
-def test_what_has_no_effect_yet_is_not_accepted_in_silence(tmp_path: Path, params: dict[str, Any]):
+def test_what_has_no_effect_yet_is_not_accepted_in_silence(tmp_path: Path):
     async def story(house: House) -> None:
-        with pytest.raises(NotImplementedFault) as caught:
-            await house.functions.create(house.call(), creation() | params)
-        assert list(params.get("Code", params))[-1] in caught.value.message
+        with pytest.raises(NotImplementedFault, match="Runtime"):
+            await house.functions.create(house.call(), creation() | {"Runtime": "custom"})
 
     play(tmp_path, story)
 

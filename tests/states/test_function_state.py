@@ -22,6 +22,7 @@ from lambent.control.function_state import (
     Phase,
     Prepared,
     PrepareFailed,
+    SourceLost,
     Update,
     Wake,
 )
@@ -41,8 +42,8 @@ def walk(*events: Event) -> FunctionState:
 def make(kind: type[Event], cause: str = "c", at: float = 1.0) -> Event:
     if kind is PrepareFailed:
         return PrepareFailed(cause, at, "InternalError", "no room")
-    if kind is CodeLost:
-        return CodeLost(cause, at, "gone")
+    if kind in (CodeLost, SourceLost):
+        return kind(cause, at, "gone")
     return kind(cause, at)
 
 
@@ -103,13 +104,13 @@ def test_what_the_table_lacks_is_illegal_and_tells_the_story():
 
 
 @pytest.mark.parametrize("phase", Phase)
-@pytest.mark.parametrize("kind", [Create, Update, Prepared, PrepareFailed, CodeLost, Delete, Idle, Wake])
+@pytest.mark.parametrize("kind", [Create, Update, Prepared, PrepareFailed, CodeLost, Delete, Idle, SourceLost, Wake])
 def test_every_pair_either_stands_in_the_table_or_is_illegal(phase: Phase, kind: type[Event]):
     state = FunctionState(phase, fence="c")
     if (phase, kind) in TRANSITIONS:
         after, todo = state.handle(make(kind))
         assert (after.phase, todo) == TRANSITIONS[phase, kind]
-    elif kind in (Idle, Wake):  # these may come late
+    elif kind in (Idle, SourceLost, Wake):  # these may come late
         assert state.handle(make(kind)) == (state, ())
     else:
         with pytest.raises(IllegalTransition):
@@ -136,6 +137,26 @@ def test_an_idle_function_rests_and_is_woken():
     assert (todo, state.shown()) == ((N, PUBLISH), {"State": "Active", "LastUpdateStatus": "Successful"})
 
 
+def test_a_function_whose_object_is_gone_rests_until_it_is_back():
+    active = walk(Create("c", 1), Prepared("c", 2))
+    failed = walk(Create("c", 1), Prepared("c", 2), Update("u", 3), PrepareFailed("u", 4, "InvalidRuntime", "no python"))
+    for state in (active, failed):
+        lost, todo = state.handle(SourceLost("s", 5.0, "s3://b/k is gone"))
+        assert todo == (N, PUBLISH)
+        assert lost.shown() == {
+            "State": "Inactive",
+            "StateReason": "s3://b/k is gone",
+            "StateReasonCode": "Idle",
+            "LastUpdateStatus": "Successful",
+        }
+        assert lost.refuse(Operation.UPDATE_CODE, ARN) is None
+        woken, todo = lost.handle(Wake("w", 6.0))
+        assert (todo, woken.shown()["StateReasonCode"]) == ((N, PUBLISH, PREPARE), "Restoring")
+        still, _ = woken.handle(PrepareFailed("w", 7.0, "Idle", "still gone"))
+        assert (still.shown()["State"], still.shown()["StateReasonCode"], still.reason) == ("Inactive", "Idle", "still gone")
+        assert woken.handle(Prepared("w", 7.0))[0].shown() == {"State": "Active", "LastUpdateStatus": "Successful"}
+
+
 def test_refusals_are_aws_texts():
     pending = walk(Create("c", 1)).refuse(Operation.UPDATE_CODE, ARN)
     assert pending is not None
@@ -151,7 +172,7 @@ def test_refusals_are_aws_texts():
 
 events = st.builds(
     make,
-    st.sampled_from([Create, Update, Prepared, PrepareFailed, CodeLost, Delete, Idle, Wake]),
+    st.sampled_from([Create, Update, Prepared, PrepareFailed, CodeLost, Delete, Idle, SourceLost, Wake]),
     st.sampled_from(["a", "b", "c"]),
     st.floats(0, 10),
 )

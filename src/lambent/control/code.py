@@ -3,7 +3,7 @@
     <root>/<sha256 hex>/      the unpacked zip; what sandboxes see as /var/task
     <root>/<sha256 hex>/      or several layers merged, under the hash of the list of their hashes; what sandboxes see as /opt
     <root>/.tmp-<random>/     being unpacked; swept away at the next start
-    blobs                     the zip itself, under the same SHA-256
+    blobs                     the zip itself, under the same SHA-256, unless it stays in a bucket (``referenced_code.py``)
     store, kind "code"        that this content is code of ours; other parts may keep other things in the same blobs
 
 A folder appears under its final name by one rename, after everything in it is on the disk. It is therefore whole or absent, whatever is
@@ -13,7 +13,8 @@ missing folder is unpacked anew (``ensure``), a missing merge made anew (``ensur
 **Who keeps code.** The owner of the functions says what is used (``used``, from its documents), the data plane says what still runs
 (``running``, from its environments), and ``put`` holds what it made until the caller has committed a document that names it. Code that
 none of the three keeps is removed, but only after ``GRACE_S``: an invocation that resolved the old version a moment ago may be about to
-start an environment from it.
+start an environment from it. Code that is used, but only by those who refer to it in a bucket, has a folder and no zip (``copied``); the
+zip of one who kept a copy before goes the same way as code that nobody uses.
 
 Unpacking is heavy and blocking: it runs in ``PARALLEL`` threads, never on the event loop. Code that differs from what it replaces in a few
 files of many is not unpacked but made from the folder before, of links (``zip_patch.py``, ``code_spares.py``): the same folder, sooner.
@@ -28,7 +29,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,7 @@ from typing import TypeVar
 
 from lambent.clock import Clock
 from lambent.control.code_links import CodeLinks
+from lambent.control.code_source import Reference
 from lambent.control.code_spares import MIN_FILES, Spare, Spares, copy, discard
 from lambent.control.layer_merge import merge, merged_key
 from lambent.control.zip_archive import flush, unpack
@@ -53,6 +55,9 @@ SPARE_AFTER_S = 0.3  # after a change, when its environments have started
 _TEMPORARY = ".tmp-"
 
 T = TypeVar("T")
+Used = Callable[[str], bool]
+Fetch = Callable[[], Awaitable[bytes]]
+"""Brings a zip that is kept elsewhere; it is the right one."""
 
 
 class CodeLost(PlatformFault):
@@ -61,7 +66,7 @@ class CodeLost(PlatformFault):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One stored zip. ``size`` is that of the zip, ``unzipped`` that of its files, both in bytes.
+    """One zip. ``size`` is that of the zip, ``unzipped`` that of its files, both in bytes. ``reference``: it stays in a bucket.
 
     Or a container image: ``sha256`` is its digest, ``image_uri`` the name that was given, ``resolved_uri`` the one with the digest.
     """
@@ -71,6 +76,7 @@ class Code:
     unzipped: int
     image_uri: str = ""
     resolved_uri: str = ""
+    reference: Reference | None = None
 
 
 class CodeStore:
@@ -105,6 +111,7 @@ class CodeStore:
         self._spares = Spares()
         self._making: dict[str, asyncio.Task[None]] = {}  # spares, by the hash of their code
         self._outdated: set[str] = set()  # of these, the ones that are not wanted any more
+        self.elsewhere: Callable[[str], Awaitable[bytes | None]] = _nowhere  # zips that are not kept here, by their SHA-256
 
     def close(self) -> None:
         """Wait for the threads; further calls fail."""
@@ -115,6 +122,10 @@ class CodeStore:
     def folder(self, sha256: str) -> str:
         return str(self._root / sha256)
 
+    def has(self, sha256: str) -> bool:
+        """Whether the folder is there."""
+        return (self._root / sha256).is_dir()
+
     def location(self, base_url: str, sha256: str) -> str:
         """A ``Code.Location``."""
         return self._links.make(base_url, sha256)
@@ -123,14 +134,14 @@ class CodeStore:
         """The zip for a URL that ``location`` made; ``None`` for any other."""
         if not self._links.verify(sha256, expires, token):
             return None
-        return await self._blobs.get(sha256)
+        return await self._blobs.get(sha256) or await self.elsewhere(sha256)
 
     @contextlib.asynccontextmanager
-    async def put(self, content: bytes, direct: bool = True, before: str = "") -> AsyncIterator[Code]:
+    async def put(self, content: bytes, direct: bool = True, before: str = "", reference: Reference | None = None) -> AsyncIterator[Code]:
         """Store a zip, durably, and keep it while the caller commits what refers to it. ``direct``: it came in a request.
 
-        ``before`` is the hash of code that it may have much in common with. Raises ``ClientFault`` for a zip that is too large or
-        that ``zip_archive`` refuses, ``PlatformFault`` where the disk fails.
+        ``before`` is the hash of code that it may have much in common with. Of a zip with a ``reference`` only the folder is made. Raises
+        ``ClientFault`` for a zip that is too large or that ``zip_archive`` refuses, ``PlatformFault`` where the disk fails.
         """
         if direct:
             require_zip_size(content, self._limits)
@@ -141,12 +152,17 @@ class CodeStore:
                 unzipped = await self._patched(content, sha256, before)
                 if unzipped is None:
                     unzipped = await self._off_loop(lambda: self._unpack(content, sha256))
-                if await self._store.get(KIND, sha256) is None:
-                    # First the note, then the blob: killed between the two, the next start finds what to remove.
-                    await self._store.commit(Put(KIND, sha256, {"size": len(content), "unzipped": unzipped}))
-                await self._blobs.put(content)
-            self._want_spare(sha256, count(content))
-            yield Code(sha256, len(content), unzipped)
+                if reference is None:
+                    await self._keep(content, sha256, unzipped)
+            if reference is None:
+                self._want_spare(sha256, count(content))
+            yield Code(sha256, len(content), unzipped, reference=reference)
+
+    async def _keep(self, content: bytes, sha256: str, unzipped: int) -> None:
+        if await self._store.get(KIND, sha256) is None:
+            # First the note, then the blob: killed between the two, the next start finds what to remove.
+            await self._store.commit(Put(KIND, sha256, {"size": len(content), "unzipped": unzipped}))
+        await self._blobs.put(content)
 
     async def check(self, content: bytes, direct: bool = True) -> Code:
         """What ``put`` would give or raise, with nothing kept."""
@@ -154,14 +170,18 @@ class CodeStore:
             require_zip_size(content, self._limits)
         return await self._off_loop(lambda: self._check(content))
 
-    async def ensure(self, sha256: str) -> str:
-        """The folder of code that was stored before, unpacked anew if it is missing. Raises ``CodeLost``."""
+    async def ensure(self, sha256: str, fetch: Fetch | None = None) -> str:
+        """The folder of code that was stored before, unpacked anew if it is missing. Raises ``CodeLost``, and what ``fetch`` raises."""
         target = self._root / sha256
         if target.is_dir():
             return str(target)
         async with self._turns(sha256):
-            content = await self._blobs.get(sha256)
-            if content is None or await self._off_loop(lambda: hashlib.sha256(content).hexdigest()) != sha256:
+            kept = await self._blobs.get(sha256)
+            if kept is not None and await self._off_loop(lambda: hashlib.sha256(kept).hexdigest()) == sha256:
+                content = kept
+            elif fetch is not None:
+                content = await fetch()
+            else:
                 raise CodeLost(f"The deployment package {sha256} is missing from the store.")
             try:
                 await self._off_loop(lambda: self._unpack(content, sha256))
@@ -169,12 +189,12 @@ class CodeStore:
                 raise CodeLost(f"The deployment package {sha256} does not unpack any more: {fault.message}") from fault
         return str(target)
 
-    async def ensure_layers(self, hashes: Sequence[str]) -> str:
-        """The folder of these layers merged, bottom first, made anew if it is missing; ``""`` of none. Raises ``CodeLost``."""
+    async def ensure_layers(self, hashes: Sequence[str], fetches: Mapping[str, Fetch] | None = None) -> str:
+        """The folder of these layers merged, bottom first, made anew if it is missing; ``""`` of none. Raises as ``ensure`` does."""
         key = merged_key(hashes)
         if not key or (self._root / key).is_dir():
             return str(self._root / key) if key else ""
-        folders = [Path(await self.ensure(sha256)) for sha256 in hashes]
+        folders = [Path(await self.ensure(sha256, (fetches or {}).get(sha256))) for sha256 in hashes]
         if len(folders) > 1:
             async with self._turns(key):
                 await self._off_loop(lambda: self._merge(folders, key))
@@ -189,17 +209,24 @@ class CodeStore:
         """Whether ``collect`` may have something to do, now or later."""
         return bool(self._unused_since)
 
-    async def collect(self, used: Callable[[str], bool]) -> int:
-        """Remove what has been unused for ``GRACE_S``; gives how many. ``used`` says which code some function refers to."""
+    async def collect(self, used: Used, copied: Used) -> int:
+        """Remove what has been unused for ``GRACE_S``; gives how many.
+
+        ``used`` says which code some function refers to, ``copied`` of which one of them keeps the zip here.
+        """
         removed = 0
         for sha256, since in list(self._unused_since.items()):
-            if used(sha256):
+            if copied(sha256):
                 self._unused_since.pop(sha256, None)
-            elif not self._running(sha256) and self._clock.monotonic() - since >= GRACE_S:
+            elif self._clock.monotonic() - since < GRACE_S:
+                continue
+            elif used(sha256):
+                removed += await self._remove_copy(sha256, copied)
+            elif not self._running(sha256):
                 removed += await self._remove(sha256, used)
         return removed
 
-    async def sweep(self, used: Callable[[str], bool]) -> None:
+    async def sweep(self, used: Used, copied: Used) -> None:
         """At the start, before anything runs: drop half-made folders, and note all code that no function uses for ``collect``."""
         names = await self._off_loop(self._tidy)
         for name in names:
@@ -208,11 +235,23 @@ class CodeStore:
         after = ""
         while page := await self._store.scan(KIND, "", after):
             for record in page:
-                if not used(record.key):
+                if not copied(record.key):
                     self.unused(record.key)
             after = page[-1].key
 
-    async def _remove(self, sha256: str, used: Callable[[str], bool]) -> int:
+    async def _remove_copy(self, sha256: str, copied: Used) -> int:
+        """The zip only: whoever uses the code refers to it in a bucket."""
+        async with self._turns(sha256):
+            if copied(sha256) or self._held[sha256]:
+                return 0
+            kept = await self._store.get(KIND, sha256) is not None
+            if kept:
+                await self._blobs.delete(sha256)
+                await self._store.commit(Delete(KIND, sha256))
+            self._unused_since.pop(sha256, None)
+        return int(kept)
+
+    async def _remove(self, sha256: str, used: Used) -> int:
         async with self._turns(sha256):
             if used(sha256) or self._held[sha256] or self._running(sha256):
                 return 0
@@ -371,6 +410,10 @@ class CodeStore:
             if name.startswith(_TEMPORARY):
                 shutil.rmtree(self._root / name, ignore_errors=True)
         return [name for name in names if len(name) == 64]
+
+
+async def _nowhere(sha256: str) -> bytes | None:
+    return None
 
 
 def require_zip_size(content: bytes, limits: Limits) -> None:

@@ -28,13 +28,16 @@ class CodeKeeping:
 
     async def sweep(self) -> None:
         """Note what a killed process left behind."""
-        await self._code.sweep(self._uses)
+        await self._code.sweep(self._uses, self._copies)
         await self._images.sweep(self._table.uses)
 
     def let_go(self, before: FunctionRecord | None, after: FunctionRecord | None) -> None:
         """Note the code that a function no longer needs."""
         for sha256 in (set() if before is None else before.codes()) - (set() if after is None else after.codes()):
             (self._images if self._images.knows(sha256) else self._code).unused(sha256)
+        for sha256 in (set() if before is None else before.copies()) - (set() if after is None else after.copies()):
+            if not self._images.knows(sha256):
+                self._code.unused(sha256)
         self.collect_soon()
 
     def collect_soon(self) -> None:
@@ -52,13 +55,17 @@ class CodeKeeping:
         """Whether a function or a layer version refers to this content."""
         return self._table.uses(sha256) or self._layers.uses(sha256)
 
+    def _copies(self, sha256: str) -> bool:
+        """Whether one of them needs the zip to be kept here."""
+        return self._table.copies(sha256) or self._layers.copies(sha256)
+
     async def _collect(self) -> None:
         """Remove unused code, as long as there is some."""
         try:
             while self._code.pending or self._images.pending:
                 await self._clock.sleep(GRACE_S)
                 try:
-                    await self._code.collect(self._uses)
+                    await self._code.collect(self._uses, self._copies)
                     await self._images.collect(self._table.uses)
                 except (StoreUnavailable, PlatformFault):
                     continue  # the disk may be better in a minute; code that stays too long harms nobody

@@ -18,6 +18,7 @@ from typing import Any
 from lambent.arn import LATEST, LATEST_PUBLISHED, FunctionArn
 from lambent.control.alias import Alias
 from lambent.control.code import Code
+from lambent.control.code_source import Reference
 from lambent.control.file_systems import FileSystems
 from lambent.control.function_kinds import members, on_provider
 from lambent.control.function_state import RESTING, FunctionState, Phase
@@ -82,10 +83,28 @@ class FunctionRecord:
             needed |= version.codes()
         return needed
 
+    def copies(self) -> set[str]:
+        """SHA-256 (hex) of the zips among them that are kept here, not in a bucket."""
+        needed: set[str] = set()
+        for document in (self.configuration, self.serving):
+            if document is not None:
+                layers = layers_of(document)
+                needed.update(sha256 for sha256, each in zip(layers.hashes, layers.references, strict=True) if each is None)
+                if "_reference" not in document:
+                    needed.add(code_of(document))
+        for version in self.versions.values():
+            needed |= version.copies()
+        return needed
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the shown code, unzipped, if it is kept here."""
+        return 0 if "_reference" in self.configuration else self.unzipped
+
     @property
     def stored(self) -> int:
         """Bytes of code that are kept for it, unzipped, all versions counted as AWS does."""
-        return self.unzipped + sum(version.unzipped for version in self.versions.values())
+        return self.kept + sum(version.kept for version in self.versions.values())
 
     def at(self, qualifier: str | None) -> FunctionRecord | None:
         """``$LATEST``, a version, or the version that an alias names first; ``None`` where there is none such."""
@@ -178,7 +197,7 @@ def merge(document: Configuration, params: Mapping[str, Any], now: float, layers
     _set_or_drop(merged, "FileSystemConfigs", configs, configs)
     if layers is not None:
         _set_or_drop(merged, "Layers", layers.shown, [dict(layer) for layer in layers.shown])
-        _set_or_drop(merged, "_layers", layers.hashes, {"hashes": list(layers.hashes), "unzipped": layers.unzipped})
+        _set_or_drop(merged, "_layers", layers.hashes, layers.to_document())
     _set_or_drop(merged, "KMSKeyArn", params.get("KMSKeyArn"), params.get("KMSKeyArn"))
     dead_letters = params.get("DeadLetterConfig")
     if dead_letters is not None:
@@ -195,9 +214,11 @@ def merge(document: Configuration, params: Mapping[str, Any], now: float, layers
 
 def merge_code(document: Configuration, code: Code, architectures: list[str] | None, now: float, key: str | None = None) -> Configuration:
     """``document`` with other code; ``key`` is the SourceKMSKeyArn that came with it."""
-    merged = {name: value for name, value in document.items() if name != "_source_key"}
+    merged = {name: value for name, value in document.items() if name not in ("_source_key", "_reference")}
     if key:
         merged["_source_key"] = key
+    if code.reference is not None:
+        merged["_reference"] = code.reference.to_document()
     merged["CodeSha256"] = code.sha256 if is_image(document) else base64.b64encode(bytes.fromhex(code.sha256)).decode()
     merged["CodeSize"] = code.size
     if code.image_uri:
@@ -299,7 +320,13 @@ def code_of(document: Mapping[str, Any]) -> str:
 def layers_of(document: Mapping[str, Any]) -> ResolvedLayers:
     """The layers of a document."""
     held = document.get("_layers")
-    return ResolvedLayers() if held is None else ResolvedLayers(tuple(document["Layers"]), tuple(held["hashes"]), held["unzipped"])
+    return ResolvedLayers() if held is None else ResolvedLayers.from_document(document["Layers"], held)
+
+
+def reference_of(document: Mapping[str, Any]) -> Reference | None:
+    """Where a document's code is, if it stays in a bucket."""
+    held = document.get("_reference")
+    return None if held is None else Reference.from_document(held)
 
 
 def runtime_version_arn(function_arn: str, runtime: str) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lambent.control import function_kinds, image_code
-from lambent.control.code_source import S3_MEMBERS, BucketObject, bucket_object
+from lambent.control.code_source import S3_MEMBERS, BucketObject, bucket_object, by_reference
 from lambent.control.destinations import check_dead_letters
 from lambent.control.file_systems import FileSystems
 from lambent.control.logging_config import check_logging, default_logging
@@ -54,7 +54,6 @@ def machine_architecture() -> str:
 REFUSED_IF_SET = ("RuntimeConfig",)
 REFUSED_BY_VALUE = {
     "Runtime": "custom",
-    "Code": "S3ObjectStorageMode REFERENCE",
 }
 """Answered with ``NotImplementedException``: their effect does not exist yet, and to accept them would be a lie."""
 
@@ -70,6 +69,15 @@ WITHOUT_EFFECT = {
     "FileSystemConfigs.S3FilesConfig": "a folder of this machine stands for the file system",
 }
 """Stored, validated and shown as on AWS, but nothing comes of them yet. Told on the parity page."""
+
+
+PARTLY = {
+    "Code.S3ObjectStorageMode": (
+        "REFERENCE reads buckets of the function's own account without asking their policies",
+        "a bucket of another account must let lambda.amazonaws.com in; Regions do not matter",
+    ),
+}
+"""Effective, but not in every respect as on AWS. Told on the parity page."""
 
 
 class Rules:
@@ -94,7 +102,7 @@ class Rules:
         else:
             if not params.get("Runtime") or not params.get("Handler"):
                 raise invalid_parameter("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
-            content = self.zip_file("CreateFunction", params["Code"])
+            content = self.zip_file(params["Code"])
         self._configuration(params, default_logging(""), {})
         function_kinds.check_create(params)
         self.architectures(params)
@@ -121,7 +129,7 @@ class Rules:
         elif params.get("ImageUri"):
             raise invalid_parameter("Please don't provide ImageUri when updating a function with packageType Zip.")
         else:
-            content = self.zip_file("UpdateFunctionCode", params)
+            content = self.zip_file(params)
         self.architectures(params)
         return content
 
@@ -130,14 +138,14 @@ class Rules:
         if params.get("Runtime"):
             await asyncio.to_thread(self._catalogue.plan, params["Runtime"])
 
-    def zip_file(self, operation: str, code: Params) -> bytes | BucketObject:
+    def zip_file(self, code: Params) -> bytes | BucketObject:
         """The zip of a request that must have exactly one source of code, or the object that it is."""
         content: bytes | None = code.get("ZipFile")
         if content is not None:
-            if any(code.get(name) for name in (*S3_MEMBERS, "ImageUri")):
+            if by_reference(code) or any(code.get(name) for name in (*S3_MEMBERS, "ImageUri")):
                 raise invalid_parameter("Please do not provide other FunctionCode parameters when providing a ZipFile.")
             return content
-        wanted = bucket_object(operation, code)
+        wanted = bucket_object(code)
         if wanted is not None:
             return wanted
         raise invalid_parameter("Please provide a source for function code.")

@@ -6,7 +6,8 @@ AWS shows two fields, ``State`` and ``LastUpdateStatus``, of which only a few pa
     ACTIVE         Active / Successful         what is shown is what runs
     UPDATING       Active / InProgress         the new code or configuration is shown, the previous one still runs
     UPDATE_FAILED  Active / Failed             the new one is shown, the previous one goes on running; a further update may mend it
-    INACTIVE       Inactive / Successful       nobody used it for long; an invocation is refused and wakes it (``idle.py``)
+    INACTIVE       Inactive / Successful       nobody used it for long (``idle.py``), or its code is gone from the bucket that it stays in
+                                               (``referenced_code.py``); an invocation is refused and wakes it
     RESTORING      Pending / Successful        woken, being prepared again
     FAILED         Failed                      never ran, or lost its code; delete and create anew
     ABSENT         no such function            before the creation and after the deletion
@@ -100,6 +101,13 @@ class Idle(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SourceLost(Event):
+    """The object in a bucket that is the running code cannot be had any more. Comes late where anything else is going on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wake(Event):
     """An inactive function was invoked; ``cause`` becomes the fence of its preparation. Comes late where it is being woken already."""
 
@@ -121,6 +129,8 @@ TRANSITIONS: Mapping[tuple[Phase, type[Event]], Row] = {
     (Phase.UPDATING, Prepared): (Phase.ACTIVE, (N, PU)),
     (Phase.UPDATING, PrepareFailed): (Phase.UPDATE_FAILED, (N,)),
     (Phase.ACTIVE, Idle): (Phase.INACTIVE, (N, PU)),
+    (Phase.ACTIVE, SourceLost): (Phase.INACTIVE, (N, PU)),
+    (Phase.UPDATE_FAILED, SourceLost): (Phase.INACTIVE, (N, PU)),
     (Phase.INACTIVE, Wake): (Phase.RESTORING, (N, PU, PR)),
     (Phase.INACTIVE, Update): (Phase.UPDATING, (N, PU, PR)),
     (Phase.RESTORING, Prepared): (Phase.ACTIVE, (N, PU)),
@@ -197,7 +207,7 @@ class FunctionState:
         if isinstance(event, Prepared | PrepareFailed) and event.cause != self.fence:
             return self, ()
         row = TRANSITIONS.get((self.phase, type(event)))
-        if row is None and isinstance(event, Idle | Wake):
+        if row is None and isinstance(event, Idle | SourceLost | Wake):
             return self, ()
         if row is None:
             raise IllegalTransition("function", self.phase.value, type(event).__name__, self.tell())
@@ -210,6 +220,8 @@ class FunctionState:
             moved = replace(moved, fence=event.cause, reason_code="Restoring", reason=RESTORING_REASON)
         elif isinstance(event, Idle):
             moved = replace(moved, reason_code="Idle", reason=IDLE_REASON)
+        elif isinstance(event, SourceLost):
+            moved = replace(moved, reason_code="Idle", reason=event.reason)
         elif isinstance(event, PrepareFailed):
             moved = replace(moved, reason_code=event.code, reason=event.reason)
         elif isinstance(event, CodeLost):

@@ -51,6 +51,7 @@ class FunctionTable:
         self._records: dict[str, tuple[FunctionRecord, int]] = {}
         self._scopes: dict[tuple[str, str], _Scope] = {}
         self._codes: Counter[str] = Counter()
+        self._copies: Counter[str] = Counter()  # of these, zips that are kept here
         self._turns = Turns()
 
     async def load(self) -> None:
@@ -95,6 +96,10 @@ class FunctionTable:
     def uses(self, sha256: str) -> bool:
         """Whether any function refers to this code."""
         return self._codes[sha256] > 0
+
+    def copies(self, sha256: str) -> bool:
+        """Whether any function needs the zip of this code to be kept here."""
+        return self._copies[sha256] > 0
 
     async def change(self, arn: FunctionArn, mutate: Mutate, applied: Applied | None = None) -> FunctionRecord | None:
         """Replace the function by what ``mutate`` makes of it, durably; gives the new record.
@@ -148,10 +153,12 @@ class FunctionTable:
         if before is not None:
             scope.unzipped -= before[0].stored
             self._codes.subtract(before[0].codes())
+            self._copies.subtract(before[0].copies())
         if entry is not None:
             self._records[key] = entry
             scope.unzipped += entry[0].stored
             self._codes.update(entry[0].codes())
+            self._copies.update(entry[0].copies())
         if (before is None) != (entry is None):
             if entry is None:
                 del scope.names[bisect.bisect_left(scope.names, name)]
@@ -161,6 +168,8 @@ class FunctionTable:
             for sha256 in before[0].codes():
                 if self._codes[sha256] <= 0:
                     del self._codes[sha256]
+                if self._copies[sha256] <= 0:
+                    del self._copies[sha256]
 
     def _scope(self, account: str, region: str) -> _Scope:
         return self._scopes.setdefault((account, region), _Scope())

@@ -8,7 +8,7 @@ from typing import Any
 from lambent.arn import FunctionArn
 from lambent.control import page_marker
 from lambent.control.attachments import attached
-from lambent.control.function_configuration import Configuration, FunctionRecord, code_of, show, show_listed
+from lambent.control.function_configuration import Configuration, FunctionRecord, code_of, reference_of, show, show_listed
 from lambent.control.function_names import missing, resolve
 from lambent.control.function_table import FunctionTable
 from lambent.control.image_code import is_image, location
@@ -39,6 +39,9 @@ class FunctionViews:
             answer["Code"] = location(record.configuration)
         else:
             answer["Code"] = {"RepositoryType": "S3", "Location": self._location(call.base_url, code_of(record.configuration))}
+            reference = reference_of(record.configuration)
+            if reference is not None:
+                answer["Code"]["ResolvedS3Object"] = reference.shown()
             if "_source_key" in record.configuration:
                 answer["Code"]["SourceKMSKeyArn"] = record.configuration["_source_key"]
         if record.tags and arn.qualifier is None:

@@ -61,6 +61,7 @@ from lambent.control.layer_table import ResolvedLayers
 from lambent.control.layers import Layers
 from lambent.control.preparation import Preparation, Registry, Tasks
 from lambent.control.published import publish
+from lambent.control.referenced_code import Downloads, ReferencedCode, SourceWatch
 from lambent.control.runtime_versions import RuntimeOf, renewed
 from lambent.errors import ClientFault, PlatformFault, conflict, invalid_parameter, precondition_failed
 from lambent.settings import Limits
@@ -104,7 +105,12 @@ class Functions:
         self._images = images
         self._source = source
         self._runtime_of = runtime_of
-        self._preparation = Preparation(table, code, images, registry, prepare, tasks, clock, rules, self.report)
+        referenced = ReferencedCode(code, source)
+        self.watch = SourceWatch(table, referenced, clock, limits.code_check_seconds, self.report)
+        code.elsewhere = Downloads(table, layers.references, source).find
+        self._preparation = Preparation(
+            table, referenced, images, registry, prepare, tasks, clock, rules, code.folder("").rstrip("/"), self, self.watch.look
+        )
         self._keeping = CodeKeeping(table, layers, code, images, tasks, clock)
         self.admit: Admit = lambda call, arn, config: None
         self.admit_provider: Callable[[Call, str], None] = lambda call, provider: None
@@ -130,13 +136,14 @@ class Functions:
         await self._rules.runtime(params)
         if self._table.get(arn) is not None:
             raise _exists(arn)
-        self._resolve_layers(call, params)  # refuses before the zip is unpacked; what counts is how they are at the commit
-        async with self._put(call, source) as code:
+        layers = self._resolve_layers(call, params)  # refuses before the zip is unpacked; what counts is how they are at the commit
+        await self._layers.require_accessible(layers)
+        async with self._put(call, arn, source) as code:
 
             def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
                 if before is not None:
                     raise _exists(arn)
-                self._require_room(arn, code.unzipped)
+                self._require_room(arn, code, 0)
                 layers = self._resolve_layers(call, params)
                 self._rules.unzipped(code.unzipped, layers.unzipped if layers else 0)
                 now = self._clock.now()
@@ -168,13 +175,13 @@ class Functions:
         source = self._rules.update_code(params, before.configuration["PackageType"])
         self.admit(call, arn, attached(before, CODE_SIGNING))
         if params.get("DryRun"):
-            code = await self._try(call, source)
-            self._require_room(arn, code.unzipped - before.unzipped)
+            code = await self._try(call, arn, source)
+            self._require_room(arn, code, before.kept)
             self._rules.unzipped(code.unzipped, layers_of(before.configuration).unzipped)
             tried = merge_code(before.configuration, code, params.get("Architectures"), self._clock.now(), params.get("SourceKMSKeyArn"))
             tried["LastModified"] = before.configuration["LastModified"]
             return show(replace(before, configuration=tried))
-        async with self._put(call, source, "" if is_image(before.configuration) else code_of(before.configuration)) as code:
+        async with self._put(call, arn, source, "" if is_image(before.configuration) else code_of(before.configuration)) as code:
             return self._show_changed(await self._change(arn, lambda record: self._with_code(record, arn, call, params, code)), params)
 
     async def update_configuration(self, call: Call, params: Params) -> Configuration:
@@ -182,6 +189,7 @@ class Functions:
         before = self._changeable(self._table.get(arn), arn, Operation.UPDATE_CONFIGURATION, params)
         self._rules.update_configuration(params, before.configuration)
         await self._rules.runtime(params)
+        await self._layers.require_accessible(self._resolve_layers(call, params))
 
         def decide(found: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
             record = self._changeable(found, arn, Operation.UPDATE_CONFIGURATION, params)
@@ -251,26 +259,28 @@ class Functions:
     # -- code ---------------------------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _put(self, call: Call, source: Source, before: str = "") -> AsyncIterator[Code]:
+    async def _put(self, call: Call, arn: FunctionArn, source: Source, before: str = "") -> AsyncIterator[Code]:
         """Keep a zip, a zip in a bucket, or the image of that name, while the caller commits what refers to it.
 
         ``before`` is the hash of the zip that it replaces.
         """
         keep: AbstractAsyncContextManager[Code]
         if isinstance(source, BucketObject):
-            keep = self._code.put(await self._source.fetch(call, source), direct=False, before=before)
+            content, reference = await self._source.fetch(call, source, str(arn))
+            keep = self._code.put(content, direct=False, before=before, reference=reference)
         else:
             keep = self._images.put(source) if isinstance(source, str) else self._code.put(source, before=before)
         async with keep as code:
             yield code
 
-    async def _try(self, call: Call, source: Source) -> Code:
+    async def _try(self, call: Call, arn: FunctionArn, source: Source) -> Code:
         """What ``_put`` would give or raise."""
         if isinstance(source, str):
             async with self._images.put(source) as code:
                 return code
         if isinstance(source, BucketObject):
-            return await self._code.check(await self._source.fetch(call, source), direct=False)
+            content, reference = await self._source.fetch(call, source, str(arn))
+            return replace(await self._code.check(content, direct=False), reference=reference)
         return await self._code.check(source)
 
     # -- deciding ---------------------------------------------------------------------------------------------------------------------
@@ -290,7 +300,7 @@ class Functions:
         self, before: FunctionRecord | None, arn: FunctionArn, call: Call, params: Params, code: Code
     ) -> tuple[FunctionRecord, Event]:
         record = self._changeable(before, arn, Operation.UPDATE_CODE, params)
-        self._require_room(arn, code.unzipped - record.unzipped)
+        self._require_room(arn, code, record.kept)
         self._rules.unzipped(code.unzipped, layers_of(record.configuration).unzipped)
         now = self._clock.now()
         document = merge_code(record.configuration, code, params.get("Architectures"), now, params.get("SourceKMSKeyArn"))
@@ -315,8 +325,10 @@ class Functions:
         version = record.versions.get(number) if params.get("Publish") or params.get("PublishTo") else None
         return show(record) if version is None else show(version, number)
 
-    def _require_room(self, arn: FunctionArn, more: int) -> None:
-        self._room.require(arn.account, arn.region, more)
+    def _require_room(self, arn: FunctionArn, code: Code, before: int) -> None:
+        """That ``code`` fits in the place of ``before`` bytes, if it is kept here."""
+        if code.reference is None:
+            self._room.require(arn.account, arn.region, code.unzipped - before)
 
     def _resolve_layers(self, call: Call, params: Params) -> ResolvedLayers | None:
         """The layers that ``params`` name; ``None`` where they say nothing of layers."""
@@ -393,17 +405,39 @@ class Functions:
             self._registry.remove(before.arn)
         self.versions_changed(before, after)
 
-    async def report(self, arn: FunctionArn, event: Event) -> None:
-        """Commit ``event``, however long the store is unavailable. A function that was deleted meanwhile takes no notice."""
+    async def report(self, arn: FunctionArn, event: Event, still: Callable[[FunctionRecord], bool] = lambda record: True) -> None:
+        """Commit ``event``, however long the store is unavailable, if the function is still as ``still`` wants it.
+
+        A function that was deleted meanwhile takes no notice.
+        """
 
         def decide(before: FunctionRecord | None) -> tuple[FunctionRecord, Event]:
-            if before is None:
+            if before is None or not still(before):
                 raise missing(arn)
             return before, event
 
+        await self._persist(lambda: self._move(arn, decide))
+
+    async def report_version(self, arn: FunctionArn, number: str, *events: Event) -> None:
+        """Commit what happened to a published version, likewise."""
+
+        def mutate(before: FunctionRecord | None) -> FunctionRecord:
+            version = None if before is None else before.versions.get(number)
+            if before is None or version is None:
+                raise missing(arn)
+            state = version.state
+            for event in events:
+                state, _ = state.handle(event)
+            if state is version.state:
+                return before
+            return replace(before, versions={**before.versions, number: replace(version, state=state)})
+
+        await self._persist(lambda: self._table.change(arn, mutate, self.versions_changed))
+
+    async def _persist(self, commit: Callable[[], Awaitable[object]]) -> None:
         while True:
             try:
-                await self._move(arn, decide)
+                await commit()
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_S)
             except ClientFault:

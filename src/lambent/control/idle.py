@@ -14,7 +14,7 @@ from typing import Any
 
 from lambent.arn import LATEST, FunctionArn
 from lambent.clock import Clock
-from lambent.control.function_state import Event, Idle, Phase, Wake
+from lambent.control.function_state import IDLE_REASON, Event, Idle, Phase, Wake
 from lambent.control.function_table import FunctionTable
 from lambent.control.image_code import is_image
 from lambent.errors import ClientFault
@@ -74,8 +74,13 @@ class Idleness:
                 await self._report(record.arn, Idle(f"idle-{uuid.uuid4()}", self._clock.now()))
 
     def refuse(self, version: FunctionVersion) -> ClientFault | None:
-        """An invocation found this version inactive: wake it. Gives what the caller is told, if not the text of all that cannot run."""
+        """An invocation found this version inactive: wake it. Gives what the caller is told, if not the text of all that cannot run.
+
+        A published version does not rest; one whose code is gone from its bucket is brought back in the background.
+        """
         if version.version == LATEST:
             self._spawn(self._report(version.arn, Wake(f"wake-{uuid.uuid4()}", self._clock.now())))
         record = self._table.get(version.arn)
-        return None if record is None or is_image(record.configuration) else ClientFault("ResourceNotReadyException", 502, _NOT_READY)
+        if record is None or is_image(record.configuration) or version.state_reason != IDLE_REASON:
+            return None
+        return ClientFault("ResourceNotReadyException", 502, _NOT_READY)

@@ -124,7 +124,7 @@ def source(code: Mapping[str, Any], operation: str) -> str:
     uri: str = code.get("ImageUri") or ""
     if not uri:
         raise invalid_parameter(f"Please provide ImageUri when {operation} a function with packageType Image.")
-    if code.get("ZipFile") is not None or code.get("S3Bucket") or code.get("S3Key"):
+    if code.get("ZipFile") is not None or code.get("S3Bucket") or code.get("S3Key") or code.get("S3ObjectStorageMode") == "REFERENCE":
         raise invalid_parameter("Please do not provide other FunctionCode parameters when providing an ImageUri.")
     return uri
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lambent.control.code_source import Reference
 from lambent.errors import PlatformFault
 from lambent.store.contract import ABSENT, Delete, Put, Record, Store, StoreConflict
 
@@ -60,6 +61,7 @@ def parse_layer(text: str, region: str, account: str) -> tuple[LayerName, int | 
 class LayerVersion:
     """One published version. ``size`` is that of the zip, ``unzipped`` that of its files. ``created`` is in epoch seconds.
 
+    ``reference`` is where the zip is if it stays in a bucket.
     ``statements`` are those of its policy by their Sid, as AWS shows them; ``policy_revision`` is ``""`` before the first.
     """
 
@@ -75,6 +77,12 @@ class LayerVersion:
     architectures: tuple[str, ...] = ()
     policy_revision: str = ""
     statements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reference: Reference | None = None
+
+    @property
+    def kept(self) -> int:
+        """Bytes of its files, if the zip is kept here."""
+        return self.unzipped if self.reference is None else 0
 
     @property
     def arn(self) -> str:
@@ -86,7 +94,7 @@ class LayerVersion:
 
     def to_document(self) -> dict[str, Any]:
         layer = self.layer
-        return {
+        document = {
             "layer": [layer.region, layer.account, layer.name, layer.partition],
             "version": self.version,
             "sha256": self.sha256,
@@ -100,6 +108,7 @@ class LayerVersion:
             "policy_revision": self.policy_revision,
             "statements": {sid: dict(statement) for sid, statement in self.statements.items()},
         }
+        return document if self.reference is None else {**document, "reference": self.reference.to_document()}
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> LayerVersion:
@@ -107,16 +116,36 @@ class LayerVersion:
         given["layer"] = LayerName(*given["layer"])
         given["runtimes"] = tuple(given["runtimes"])
         given["architectures"] = tuple(given["architectures"])
+        if "reference" in given:
+            given["reference"] = Reference.from_document(given["reference"])
         return LayerVersion(**given)
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedLayers:
-    """The layers of a function as they were when it was configured: what is shown, and what they consist of, bottom first."""
+    """The layers of a function as they were when it was configured: what is shown, and what they consist of, bottom first.
+
+    ``references`` has where each one is, or ``None`` for one that is kept here.
+    """
 
     shown: tuple[Mapping[str, Any], ...] = ()
     hashes: tuple[str, ...] = ()
     unzipped: int = 0
+    references: tuple[Reference | None, ...] = ()
+
+    def to_document(self) -> dict[str, Any]:
+        """All but what is shown."""
+        document: dict[str, Any] = {"hashes": list(self.hashes), "unzipped": self.unzipped}
+        if any(self.references):
+            document["references"] = [None if each is None else each.to_document() for each in self.references]
+        return document
+
+    @staticmethod
+    def from_document(shown: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> ResolvedLayers:
+        hashes = tuple(document["hashes"])
+        given = document.get("references") or [None] * len(hashes)
+        references = tuple(None if each is None else Reference.from_document(each) for each in given)
+        return ResolvedLayers(tuple(shown), hashes, document["unzipped"], references)
 
 
 @dataclass(slots=True)
@@ -134,6 +163,7 @@ class LayerTable:
         self._store = store
         self._layers: dict[str, _Layer] = {}
         self._hashes: Counter[str] = Counter()
+        self._copies: Counter[str] = Counter()  # of these, zips that are kept here
         self._unzipped: Counter[tuple[str, str]] = Counter()
         self.removed: Callable[[str], None] = lambda sha256: None
 
@@ -160,12 +190,21 @@ class LayerTable:
         return (held.name for held in self._layers.values() if held.name.account == account and held.name.region == region)
 
     def unzipped(self, account: str, region: str) -> int:
-        """Bytes of all versions of an account and Region."""
+        """Bytes of all versions of an account and Region that are kept here."""
         return self._unzipped[account, region]
 
     def uses(self, sha256: str) -> bool:
         """Whether any version consists of this zip."""
         return self._hashes[sha256] > 0
+
+    def copies(self, sha256: str) -> bool:
+        """Whether any version needs this zip to be kept here."""
+        return self._copies[sha256] > 0
+
+    def references(self, sha256: str) -> list[Reference]:
+        """The objects with this content that versions refer to."""
+        versions = (version for held in self._layers.values() for version, _ in held.versions.values())
+        return [each.reference for each in versions if each.sha256 == sha256 and each.reference is not None]
 
     async def publish(self, make: Callable[[int], LayerVersion], layer: LayerName) -> LayerVersion:
         """Store what ``make(number)`` gives under the next number, durably."""
@@ -219,7 +258,8 @@ class LayerTable:
         held = self._layers.setdefault(layer.key, _Layer(layer))
         if version.version not in held.versions:
             self._hashes[version.sha256] += 1
-            self._unzipped[layer.account, layer.region] += version.unzipped
+            self._copies[version.sha256] += version.reference is None
+            self._unzipped[layer.account, layer.region] += version.kept
             held.versions[version.version] = (version, revision)
             if len(held.versions) > 1 and next(reversed(held.versions)) != max(held.versions):
                 held.versions = dict(sorted(held.versions.items()))
@@ -233,10 +273,11 @@ class LayerTable:
             return
         if not held.versions:
             del self._layers[layer.key]
-        self._unzipped[layer.account, layer.region] -= version.unzipped
+        self._unzipped[layer.account, layer.region] -= version.kept
         self._hashes[version.sha256] -= 1
+        self._copies[version.sha256] -= version.reference is None
         if not self._hashes[version.sha256]:
-            del self._hashes[version.sha256]
+            del self._hashes[version.sha256], self._copies[version.sha256]
         self.removed(version.sha256)
 
 

@@ -20,7 +20,7 @@ from lambent.clock import Clock
 from lambent.control import page_marker
 from lambent.control.code import CodeStore
 from lambent.control.code_room import CodeRoom
-from lambent.control.code_source import CodeSource
+from lambent.control.code_source import CodeSource, ObjectLost, Reference
 from lambent.control.function_configuration import timestamp
 from lambent.control.layer_table import LayerName, LayerTable, LayerVersion, ResolvedLayers, parse_layer, with_statement
 from lambent.errors import ClientFault, conflict, invalid_parameter, not_found, precondition_failed
@@ -50,6 +50,20 @@ class Layers:
         """Whether any version consists of this content."""
         return self._table.uses(sha256)
 
+    def copies(self, sha256: str) -> bool:
+        """Whether any version needs this zip to be kept here."""
+        return self._table.copies(sha256)
+
+    def references(self, sha256: str) -> list[Reference]:
+        """The objects with this content that versions refer to."""
+        return self._table.references(sha256)
+
+    async def require_accessible(self, layers: ResolvedLayers | None) -> None:
+        """Refuse layers whose zips cannot be had from their buckets. Raises IPV."""
+        for reference in () if layers is None else layers.references:
+            if reference is not None:
+                await self._require_accessible(reference)
+
     @property
     def removed(self) -> Callable[[str], None]:
         """Told the SHA-256 of the content of every version that goes."""
@@ -61,9 +75,10 @@ class Layers:
 
     async def publish(self, call: Call, params: Params) -> dict[str, Any]:
         layer = self._own(call, "PublishLayerVersion", params["LayerName"])
-        content, is_direct = await self._source.layer(call, params["Content"])
-        async with self._code.put(content, direct=is_direct) as code:
-            self._room.require(call.account, call.region, code.unzipped)
+        content, is_direct, reference = await self._source.layer(call, params["Content"], str(layer))
+        async with self._code.put(content, direct=is_direct, reference=reference) as code:
+            if reference is None:
+                self._room.require(call.account, call.region, code.unzipped)
 
             def make(number: int) -> LayerVersion:
                 return LayerVersion(
@@ -77,6 +92,7 @@ class Layers:
                     license=params.get("LicenseInfo"),
                     runtimes=tuple(params.get("CompatibleRuntimes") or ()),
                     architectures=tuple(params.get("CompatibleArchitectures") or ()),
+                    reference=reference,
                 )
 
             return self._show_whole(call, await self._table.publish(make, layer))
@@ -202,7 +218,14 @@ class Layers:
             tuple({"Arn": version.arn, "CodeSize": version.size} for version in found),
             tuple(version.sha256 for version in found),
             total,
+            tuple(version.reference for version in found),
         )
+
+    async def _require_accessible(self, reference: Reference) -> None:
+        try:
+            await self._source.look(reference)
+        except ObjectLost as fault:
+            raise invalid_parameter(f"Error occurred while GetObject. {fault.said}") from fault
 
     def _referenced(self, call: Call, arn: str) -> LayerVersion:
         layer, number = parse_layer(arn, call.region, call.account) or (None, None)
@@ -250,15 +273,14 @@ class Layers:
         return min(params.get("MaxItems") or self._limits.page, self._limits.page)
 
     def _show_whole(self, call: Call, version: LayerVersion) -> dict[str, Any]:
-        return {
-            **_show(version),
-            "LayerArn": str(version.layer),
-            "Content": {
-                "Location": self._code.location(call.base_url, version.sha256),
-                "CodeSha256": base64.b64encode(bytes.fromhex(version.sha256)).decode(),
-                "CodeSize": version.size,
-            },
+        content: dict[str, Any] = {
+            "Location": self._code.location(call.base_url, version.sha256),
+            "CodeSha256": base64.b64encode(bytes.fromhex(version.sha256)).decode(),
+            "CodeSize": version.size,
         }
+        if version.reference is not None:
+            content["ResolvedS3Object"] = version.reference.shown()
+        return {**_show(version), "LayerArn": str(version.layer), "Content": content}
 
 
 def _show(version: LayerVersion) -> dict[str, Any]:

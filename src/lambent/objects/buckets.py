@@ -45,11 +45,16 @@ class Buckets:
 
     def get(self, name: str, account: str) -> Bucket:
         """A bucket of ``account``. Raises 404 ``NoSuchBucket``, 403 for one of somebody else."""
+        bucket = self.find(name)
+        if bucket.account != account:
+            raise access_denied()
+        return bucket
+
+    def find(self, name: str) -> Bucket:
+        """A bucket, whoever owns it. Raises 404 ``NoSuchBucket``."""
         found = self._buckets.get(name)
         if found is None:
             raise no_such_bucket(name)
-        if found[0].account != account:
-            raise access_denied()
         return found[0]
 
     def owned(self, account: str) -> list[Bucket]:

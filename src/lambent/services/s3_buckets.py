@@ -1,7 +1,8 @@
 """Amazon S3: the operations on buckets.
 
 A bucket's documents are checked by the model, kept, and shown as they came. Versioning has its effect. Nothing comes of the others: objects
-are not encrypted, expired, replicated or served as a website, and access is the owning account's alone, whatever a policy says.
+are not encrypted, expired, replicated or served as a website, and access is the owning account's alone, whatever a policy says; only
+Lambda, for code that stays in a bucket of another account, asks it (``objects/bucket_policy.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ PUBLIC_ACCESS = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublic
 POLICY = 20_480
 WITHOUT_EFFECT = {
     "encryption of buckets and objects": "nothing is encrypted",
-    "policies, public access block, ownership, ACLs": "a bucket is its owning account's alone",
+    "policies, public access block, ownership, ACLs": (
+        "a bucket is its owning account's alone; only code by reference asks the policy, that of another account's bucket"
+    ),
     "lifecycle rules": "nothing expires or moves",
     "CORS rules": "no browser is answered",
     "StorageClass": "all objects are kept alike",
