@@ -11,6 +11,7 @@ import concurrent.futures
 import json
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,10 @@ POLICY = {
         }
     ],
 }
+
+COPY = {"S3Bucket": "code", "S3Key": "k"}
+REFERENCE = {**COPY, "S3ObjectStorageMode": "REFERENCE"}
+KEPT = code(4)  # what lies in the bucket
 
 Check = Callable[[], bool]
 
@@ -95,6 +100,7 @@ def test_every_kind_of_change_survives(tmp_path):
     try:
         for queue in QUEUES:
             server.client("sqs").create_queue(QueueName=queue)
+        _fill_bucket(server.client("s3"))
         changes = Changes(server.client("lambda"))
         for rounds in (_made, _configured, _changed, _taken_away, _deleted):
             changes.checks = {}
@@ -158,7 +164,48 @@ def _made(made: Changes) -> list[tuple[str, dict[str, Any], Check]]:
             lambda: made.api.get_code_signing_config(CodeSigningConfigArn=made.known["CreateCodeSigningConfig"]) != {},
         ),
         ("CreateCapacityProvider", provider, lambda: made.api.get_capacity_provider(CapacityProviderName="cp") != {}),
+        *_left_in_buckets(made),
     ]
+
+
+def _fill_bucket(s3: Any) -> None:
+    s3.create_bucket(Bucket="code")
+    s3.put_bucket_versioning(Bucket="code", VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket="code", Key="k", Body=KEPT)
+
+
+def _left_in_buckets(made: Changes) -> list[tuple[str, dict[str, Any], Check]]:
+    """Code by reference, of which the server keeps no copy."""
+    resolved = "ResolvedS3Object.S3Key"
+    layer = made.shows("get_layer_version", f"Content.{resolved}", "k", LayerName="referring", VersionNumber=1)
+    return [
+        ("PublishLayerVersion", {"LayerName": "referring", "Content": REFERENCE}, layer),
+        *(
+            ("CreateFunction", _function(name, Code=place), made.shows("get_function", f"Code.{resolved}", key, FunctionName=name))
+            for name, place, key in (("referring", REFERENCE, "k"), ("copied", COPY, None))
+        ),
+    ]
+
+
+def _switched(made: Changes) -> list[tuple[str, dict[str, Any], Check]]:
+    """The two ways of keeping code, exchanged."""
+    return [
+        (
+            "UpdateFunctionCode",
+            {"FunctionName": "referring", **COPY},
+            lambda: _downloads(made, "referring") and "ResolvedS3Object" not in made.api.get_function(FunctionName="referring")["Code"],
+        ),
+        (
+            "UpdateFunctionCode",
+            {"FunctionName": "copied", **REFERENCE},
+            lambda: _downloads(made, "copied") and "ResolvedS3Object" in made.api.get_function(FunctionName="copied")["Code"],
+        ),
+    ]
+
+
+def _downloads(made: Changes, name: str) -> bool:
+    with urllib.request.urlopen(made.api.get_function(FunctionName=name)["Code"]["Location"]) as answer:
+        return bool(answer.read() == KEPT)
 
 
 def _configured(made: Changes) -> list[tuple[str, dict[str, Any], Check]]:
@@ -294,6 +341,7 @@ def _changed(made: Changes) -> list[tuple[str, dict[str, Any], Check]]:
             {"Resource": f"{BASE}:function:doomed", "TagKeys": ["never"]},
             made.shows("list_tags", "Tags", {}, Resource=f"{BASE}:function:doomed"),
         ),
+        *_switched(made),
     ]
 
 
@@ -339,7 +387,7 @@ def _taken_away(made: Changes) -> list[tuple[str, dict[str, Any], Check]]:
             {"UUID": made.known["CreateEventSourceMapping"]},
             lambda: _going(made, made.known["CreateEventSourceMapping"]),
         ),
-        ("PublishLayerVersion", {"LayerName": "layer", "Content": {"ZipFile": code(4)}}, lambda: _newest(made) == 2),
+        ("PublishLayerVersion", {"LayerName": "layer", "Content": {"ZipFile": KEPT}}, lambda: _newest(made) == 2),
     ]
 
 
