@@ -347,6 +347,31 @@ def test_a_far_object_is_fetched_without_holding_up_the_start(tmp_path: Path) ->
     play(tmp_path, story)
 
 
+def test_a_far_layer_is_fetched_and_merged_again(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        house.shelf.is_near = False
+        contents = ({**CODE, "S3ObjectVersion": "v2"}, {"ZipFile": zipped({"other": b"3"})})
+        arns = [
+            (await house.layers.publish(house.call(), {"LayerName": name, "Content": content}))["LayerVersionArn"]
+            for name, content in zip("ab", contents, strict=True)
+        ]
+        await house.create("f", ONE, Layers=arns)
+        await house.settle()
+        opt = Path(house.registry.resolve(ARN).opt_dir)
+        await house.kill()
+        shutil.rmtree(opt)
+        async with house.reborn() as again:
+            await again.settle()
+            assert sorted(path.name for path in opt.iterdir()) == ["h.py", "other"]
+            await again.kill()
+        shutil.rmtree(tmp_path)
+        async with house.reborn() as third:
+            await third.settle()
+            assert sorted(path.name for path in opt.iterdir()) == ["h.py", "other"]
+
+    play(tmp_path, story)
+
+
 def test_objects_are_looked_at_now_and_then_and_not_read(tmp_path: Path) -> None:
     async def story(house: House) -> None:
         await made(house)

@@ -246,6 +246,7 @@ class CodeStore:
                 return 0
             kept = await self._store.get(KIND, sha256) is not None
             if kept:
+                await self._drop_spares(sha256)
                 await self._blobs.delete(sha256)
                 await self._store.commit(Delete(KIND, sha256))
             self._unused_since.pop(sha256, None)

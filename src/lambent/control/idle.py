@@ -14,6 +14,7 @@ from typing import Any
 
 from lambent.arn import LATEST, FunctionArn
 from lambent.clock import Clock
+from lambent.control.function_configuration import reference_of
 from lambent.control.function_state import IDLE_REASON, Event, Idle, Phase, Wake
 from lambent.control.function_table import FunctionTable
 from lambent.control.image_code import is_image
@@ -81,6 +82,8 @@ class Idleness:
         if version.version == LATEST:
             self._spawn(self._report(version.arn, Wake(f"wake-{uuid.uuid4()}", self._clock.now())))
         record = self._table.get(version.arn)
-        if record is None or is_image(record.configuration) or version.state_reason != IDLE_REASON:
+        if record is None or is_image(record.configuration):
+            return None
+        if reference_of(record.configuration) is not None and version.state_reason != IDLE_REASON:
             return None
         return ClientFault("ResourceNotReadyException", 502, _NOT_READY)

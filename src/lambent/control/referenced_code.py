@@ -29,6 +29,7 @@ from lambent.control.code_source import CodeSource, ObjectLost, Reference
 from lambent.control.function_configuration import Configuration, FunctionRecord, code_of, layers_of, reference_of
 from lambent.control.function_state import Event, Phase, SourceLost
 from lambent.control.function_table import FunctionTable
+from lambent.control.layer_merge import merged_key
 from lambent.errors import ClientFault, PlatformFault
 from lambent.store.contract import StoreUnavailable
 
@@ -65,7 +66,8 @@ class ReferencedCode:
 
     def require(self, document: Configuration) -> None:
         """Raises ``PlatformFault`` where a folder is missing; fetches nothing."""
-        for sha256 in (code_of(document), *layers_of(document).hashes):
+        hashes = layers_of(document).hashes
+        for sha256 in filter(None, (code_of(document), *hashes, merged_key(hashes))):
             if not self._code.has(sha256):
                 raise PlatformFault(f"The folder of the code {sha256} is missing.")
 
