@@ -17,10 +17,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lambent.arn import FunctionArn
 from lambent.control.code import GRACE_S
+from lambent.control.code_source import BucketObject
 from lambent.control.function_configuration import FunctionRecord, code_of, compile_version
-from lambent.control.function_state import FunctionState, Phase
+from lambent.control.function_state import FunctionState, Phase, Wake
 from lambent.control.function_table import FunctionTable
 from lambent.control.preparation import MEND_S
+from lambent.control.referenced_code import WATCHED
 from lambent.errors import ClientFault, SandboxFault
 from lambent.store.contract import Put
 
@@ -265,10 +267,14 @@ def check(house: House) -> None:
     for record in house.table:
         assert (house.root / code_of(record.serving or record.configuration)).is_dir()
         assert len(record.revision_id) == UUID
-        for code in record.codes():
+        assert record.copies() <= record.codes()
+        for code in record.copies():
             assert code in house.disk.blobs
+            assert house.table.copies(code)
+        for code in record.codes():
             assert house.table.uses(code)
-    assert house.table.usage(ACCOUNT, REGION) == (len(stored), sum(record.unzipped for record in stored.values()))
+    kept = sum(record.unzipped for record in stored.values() if "_reference" not in record.configuration)
+    assert house.table.usage(ACCOUNT, REGION) == (len(stored), kept)
 
 
 def documents(store: TinyStore) -> dict[str, Any]:
@@ -276,10 +282,11 @@ def documents(store: TinyStore) -> dict[str, Any]:
 
 
 NAMES = st.sampled_from(["f", "g"])
-ZIPS = st.sampled_from([zipped(), OTHER, zipped({"x.py": b"1"})])
+ZIPS = [zipped(), OTHER, zipped({"x.py": b"1"})]
+CODES = st.sampled_from([*ZIPS, *map(str, range(len(ZIPS)))])  # in the request, or the key of an object that stays where it is
 OPERATIONS = st.one_of(
-    st.tuples(st.just("create"), NAMES, ZIPS),
-    st.tuples(st.just("upload"), NAMES, ZIPS),
+    st.tuples(st.just("create"), NAMES, CODES),
+    st.tuples(st.just("upload"), NAMES, CODES),
     st.tuples(st.just("configure"), NAMES, st.integers(1, 900)),
     st.tuples(st.just("tag"), NAMES, st.text("abc", min_size=1, max_size=2)),
     st.tuples(st.just("delete"), NAMES, st.none()),
@@ -294,7 +301,9 @@ class Lifecycle(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp())
         self.runner = asyncio.Runner()
         self.house = House(self.root)
+        self.house.shelf.latest = "v"
         self.run(self.house.start())
+        self.objects_come_and_go(True)
         self.tags: dict[str, set[str]] = {}  # acknowledged, by function
 
     def run(self, work: Any) -> Any:
@@ -304,10 +313,11 @@ class Lifecycle(RuleBasedStateMachine):
     def operate(self, burst: list[tuple[str, str, Any]], settle: bool) -> None:
         outcomes = self.run(self.together(burst, settle))
         answers = list(zip(burst, outcomes, strict=True))
-        for (kind, _, _), outcome in answers:
+        for (kind, _, value), outcome in answers:
             assert not isinstance(outcome, BaseException) or isinstance(outcome, ClientFault), outcome
             if isinstance(outcome, ClientFault):
-                assert outcome.status in (404, 409), (kind, outcome)
+                lost = isinstance(value, str) and not self.house.shelf.objects
+                assert outcome.status in (404, 409) or (lost and "NoSuchKey" in outcome.message), (kind, outcome)
         for name in ("f", "g"):
             self.learn(
                 name, [(kind, value) for (kind, where, value), outcome in answers if where == name and not isinstance(outcome, ClientFault)]
@@ -334,8 +344,11 @@ class Lifecycle(RuleBasedStateMachine):
         house = self.house
 
         def begin(kind: str, name: str, value: Any) -> Any:
+            place = {"S3Bucket": "b", "S3Key": value, "S3ObjectStorageMode": "REFERENCE"}
             if kind == "create":
-                return house.create(name, value)
+                return house.create(name, Code=place) if isinstance(value, str) else house.create(name, value)
+            if kind == "upload" and isinstance(value, str):
+                return house.functions.update_code(house.call(), {"FunctionName": name, **place})
             if kind == "upload":
                 return house.upload(value, name)
             if kind == "configure":
@@ -358,6 +371,30 @@ class Lifecycle(RuleBasedStateMachine):
         else:
             self.house.gate.clear()
         self.run(self.house.settle())
+
+    @rule(there=st.booleans())
+    def objects_come_and_go(self, there: bool) -> None:
+        """And whoever has code there is looked at; those who are not Active after it are woken."""
+        house, keys = self.house, range(len(ZIPS))
+        house.shelf.objects = {BucketObject("b", str(key), version): ZIPS[key] for key in keys for version in ("", "v")} if there else {}
+        for record in list(house.table):
+            before = record.state.phase
+            self.run(house.functions.watch.look(record.arn))
+            after = house.table.get(record.arn)
+            refers = record.serving is not None and "_reference" in record.serving
+            assert after is not None
+            assert (after.state.phase is not before) == (refers and not there and before in WATCHED)
+            self.run(house.functions.report(record.arn, Wake("wake", house.clock.now())))
+        self.run(house.settle())
+
+    @precondition(lambda self: self.house.gate.is_set())
+    @rule()
+    def only_copies_are_kept_in_the_end(self) -> None:
+        for _ in range(3):
+            self.run(self.house.settle())
+            self.house.clock.advance(GRACE_S)
+        self.run(self.house.settle())
+        assert self.house.disk.blobs.keys() == set().union(*(record.copies() for record in self.house.table))
 
     @rule()
     def time_passes(self) -> None:
