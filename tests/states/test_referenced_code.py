@@ -284,8 +284,10 @@ def test_an_object_that_is_gone_at_the_start_makes_the_function_inactive_until_i
     play(tmp_path, story)
 
 
-def test_a_version_that_is_back_while_nobody_ran_is_active_at_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("near", [True, False])
+def test_a_version_that_is_back_while_nobody_ran_is_active_at_the_start(tmp_path: Path, near: bool) -> None:
     async def story(house: House) -> None:
+        house.shelf.is_near = near
         await made(house, Publish=True)
         await house.kill()
         shutil.rmtree(tmp_path)

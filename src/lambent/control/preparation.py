@@ -123,7 +123,7 @@ class Preparation:
                 self._code.require(serving)
             else:
                 await self._ensure(serving)
-                await self._is_back(arn, number, phase)
+            await self._is_back(arn, number, phase)
         except (CodeLost, ObjectLost) as fault:
             await self._lost(arn, number, fault)
             if number is not None and isinstance(fault, ObjectLost):

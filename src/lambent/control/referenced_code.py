@@ -79,7 +79,7 @@ class ReferencedCode:
 
     async def _fetch(self, reference: Reference, sha256: str) -> bytes:
         content = await self._source.again(reference)
-        if await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest()) != sha256:
+        if await _digest(content) != sha256:
             raise ObjectLost(reference, "It has other content than when it was deployed.")
         return content
 
@@ -139,7 +139,7 @@ class Downloads:
             except ObjectLost as fault:
                 lost = fault
                 continue
-            if hashlib.sha256(content).hexdigest() == sha256:
+            if await _digest(content) == sha256:
                 return content
         if lost is not None:
             raise ClientFault("NoSuchKey", 404, lost.message) from lost
@@ -152,3 +152,7 @@ class Downloads:
                 for document in (record.configuration, record.serving):
                     if document is not None and document["CodeSha256"] == shown and (reference := reference_of(document)) is not None:
                         yield reference
+
+
+async def _digest(content: bytes) -> str:
+    return await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
