@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from acceptance_helpers import ROLE, RUNTIME, call, settle, zipped
+from botocore.exceptions import ClientError
 
 from lambent.testing.local_server import LocalServer
 
@@ -57,6 +58,23 @@ def handler(event, context):
     if event.get("orphan"):
         subprocess.Popen(["/bin/sleep", "600"])
     return sorted(os.listdir("/tmp"))
+"""
+
+
+SIBLING = """
+import logging, os, random, ssl, tempfile, threading, uuid
+import secrets
+def handler(event, context):
+    found = []
+    thread = threading.Thread(target=lambda: found.append((threading.get_native_id(), threading.current_thread() is thread)))
+    thread.start()
+    thread.join()
+    logging.getLogger().warning("logged")
+    main = threading.main_thread()
+    dice = [random.random(), random.SystemRandom().random(), secrets.token_hex(), str(uuid.uuid4()), ssl.RAND_bytes(16).hex(),
+            next(tempfile._get_candidate_names())]
+    return {"dice": dice, "main": [main is threading.current_thread(), main.native_id == os.getpid(), main.is_alive()],
+            "other": [found[0][0] != os.getpid(), found[0][1], threading.active_count()]}
 """
 
 
@@ -176,3 +194,22 @@ def test_billed_time_is_whole_milliseconds_and_counts_init_once(api: Any, deploy
     assert second[4] is None
     assert int(second[2]) - 1 <= float(second[1]) <= int(second[2]) + 0.01
     assert 0 < int(second[3]) <= 128
+
+
+@pytest.mark.parametrize("minor", range(8, 15))
+def test_environments_of_one_zygote_share_no_dice_and_know_their_threads(server: LocalServer, api: Any, deploy: Any, minor: int) -> None:
+    name = f"sibling-{minor}"
+    try:
+        deploy(name, SIBLING, Runtime=f"python3.{minor}")
+    except ClientError as error:
+        pytest.skip(error.response["Error"]["Message"])  # this machine lacks the interpreter, which the message says
+    seen: list[Any] = []
+    for _ in range(2):
+        answer, _ = call(api, name)
+        assert answer["main"] == [True, True, True]
+        assert answer["other"] == [True, True, 1]
+        seen.append(answer["dice"])
+        api.update_function_configuration(FunctionName=name, Description=f"another environment after {len(seen)}")
+        settle(api, name)
+    assert all(one != other for one, other in zip(*seen, strict=True))
+    assert printed(server, name).count("logged") == 2

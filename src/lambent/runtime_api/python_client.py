@@ -339,16 +339,10 @@ def preload() -> None:
 def _rehearse() -> None:
     """Do what every child will do, so that what it changes in memory is changed before the fork and shared.
 
-    The interpreter rewrites a function's bytecode as it gets warm, in place; each child that does it anew copies the pages. So the hooks
-    of ``fork``, the steps of ``serve`` and the loop over events are gone through a few dozen times with made-up events.
+    The interpreter rewrites a function's bytecode as it gets warm, in place; each child that does it anew copies the pages. So the steps
+    of ``serve`` and the loop over events are gone through a few dozen times with made-up events.
     """
-    hooks = [getattr(threading, "_after_fork", None)]
-    if sys.version_info >= (3, 9):  # noqa: UP036  (before, it gives back a lock that only a real fork has taken)
-        hooks.append(getattr(logging, "_after_at_fork_child_reinit_locks", None))
     for _ in range(_REHEARSALS):
-        for hook in hooks:
-            if hook is not None:
-                hook()
         search_path(dict(os.environ), sys.path)
         _settle_logging()
         original = sys.modules.pop("keyword", None)  # any small module will do for a rehearsal of importing one
@@ -459,6 +453,7 @@ def _settle_process() -> None:
     environ.setdefault("PYTHONPATH", runtime_dir)
     time.tzset()
     random.seed()  # siblings of one zygote must not share their dice
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
     try:
         os.chdir(task_root)
     except OSError as error:

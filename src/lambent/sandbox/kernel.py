@@ -12,6 +12,7 @@ import os
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_holding = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock while it calls
 
 CLONE_FS = 0x00000200
 CLONE_PARENT = 0x00008000
@@ -69,6 +70,14 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int) -> None:
     """Enter the namespaces ``flags`` of the process that the pidfd ``fd`` names, or the one namespace that ``fd`` is."""
     _check(_libc.setns(fd, flags), "setns")
+
+
+def fork() -> int:
+    """Fork without the interpreter's own rites: ``os.fork`` makes locks anew and calls hooks that a process of one thread has no need of.
+
+    They would write to some fifty pages in each child. A child must still seed its random numbers and tell its thread its new number.
+    """
+    return _check(_holding.fork(), "fork")
 
 
 def fork_sibling(shares_folder: bool = False) -> int:

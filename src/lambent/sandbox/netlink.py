@@ -7,6 +7,7 @@ write; the kernel handles them in order and answers each with an acknowledgement
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import struct
@@ -75,7 +76,13 @@ def raise_link(name: str) -> list[tuple[int, int, bytes]]:
     named = text(IFLA_IFNAME, name)
     silent = attribute(IFLA_AF_SPEC | _NESTED, attribute(socket.AF_INET6 | _NESTED, attribute(_INET6_ADDR_GEN_MODE, b"\1")))
     up = (SETLINK, 0, link(0, IFF_UP, named))
-    return [(SETLINK, 0, link(0, 0, named, silent)), up] if os.path.exists("/proc/sys/net/ipv6") else [up]
+    return [(SETLINK, 0, link(0, 0, named, silent)), up] if _has_ipv6() else [up]
+
+
+@functools.cache
+def _has_ipv6() -> bool:
+    """Whether the kernel has it. Asked once: a look there takes the longer the more network namespaces there are."""
+    return os.path.exists("/proc/sys/net/ipv6")
 
 
 def address(index: int, packed: bytes, prefix: int = 32) -> bytes:

@@ -80,7 +80,7 @@ def serve(control: socket.socket, program: bytes, client: Any) -> None:
 def _fork(control: socket.socket, config: blank.Message, fds: list[int], own: int, program: bytes, client: Any) -> None:
     try:
         kernel.setns(fds[0], kernel.CLONE_NEWPID)
-        pid = os.fork()
+        pid = kernel.fork()
     except OSError as error:
         pid = -1
         _tell(control, {"forked": 0, "fault": str(error)})
