@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from lambent.store.connection import connect
-from lambent.store.group_commit import Ticket
-from lambent.store.sqlite_engine import Soft, SqliteEngine
+from lambent.store.group_commit import Soft, Ticket
+from lambent.store.sqlite_engine import SqliteEngine
 
 NORMAL, FULL = 1, 2
 
@@ -26,7 +26,7 @@ def engine(tmp_path):
 
 def run(engine, *jobs):
     group = [Ticket(job, None) for job in jobs]
-    engine.run(group)
+    assert engine.attempt(group)
     assert [ticket.error for ticket in group] == [None] * len(group)
     return [ticket.value for ticket in group]
 

@@ -2,13 +2,13 @@
 
 A disk flush costs the same for one change as for fifty, so the thread takes whatever is waiting, has its *engine* run it all in one
 transaction, and tells every caller. Jobs of one round of the loop are handed over together, when the round ends: the thread is woken once
-for all of them. Nobody waits for company: a lone call is committed at once. What a job is, and how a group of them is
-run, is the engine's affair (``sqlite_engine.py``, ``postgres_engine.py``). Every engine keeps three promises:
+for all of them. Nobody waits for company: a lone call is committed at once. What a job is, and how a group of them becomes one
+transaction, is the engine's affair (``sqlite_engine.py``, ``postgres_engine.py``). Every engine keeps three promises:
 
 - *Durable before told.* A ticket has its value only after the commit has returned.
 - *Neighbours are strangers.* A job that refuses (a failed expectation) gets its error; the others in the group do not notice.
 - *Failure is whole.* When the database itself fails (disk full, read-only, gone) nothing of a job stands, and its caller gets
-  ``StoreUnavailable``; the next call starts afresh.
+  ``StoreUnavailable``; the next call starts afresh. What a group failed of, one job may be to blame for: each is tried once more alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from lambent.store.contract import StoreUnavailable
@@ -41,15 +41,30 @@ class Ticket:
         self.value, self.error = value, error
 
 
+class Soft:
+    """A job that need not survive a power loss; an engine may spare it the disk."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Callable[[Any], Any]) -> None:
+        self._job = job
+
+    def __call__(self, connection: Any) -> Any:
+        return self._job(connection)
+
+
 class Engine(Protocol):
     """Runs groups. Called from the writer's thread only, and made in the loop's."""
 
-    def run(self, group: Sequence[Ticket]) -> None:
-        """Run all jobs, and fill every ticket. Raises nothing."""
+    def attempt(self, group: Sequence[Ticket]) -> bool:
+        """Run all jobs in one transaction, and fill every ticket. Raises nothing.
+
+        False if it failed of something that may be one job's doing; nothing of the group stands then, and each has the error.
+        """
         ...
 
     def close(self) -> None:
-        """Let go of the connection; the next ``run`` opens another."""
+        """Let go of the connection; the next ``attempt`` opens another."""
         ...
 
 
@@ -102,8 +117,7 @@ class GroupCommit:
             while more:
                 more = self._gather(group)
                 if group:
-                    self._engine.run(group)
-                    self.groups += 1
+                    self._run(group)
                 self._tell(group)
                 group = []
         finally:
@@ -122,6 +136,13 @@ class GroupCommit:
             except queue.Empty:
                 return True
         return False
+
+    def _run(self, group: list[Ticket]) -> None:
+        """In one transaction, or else in one each, so that the job that was too big for the disk fails alone."""
+        if not self._engine.attempt(group) and len(group) > 1:
+            for ticket in group:
+                self._engine.attempt([ticket])
+        self.groups += 1
 
     def _tell(self, group: list[Ticket]) -> None:
         if group and self._loop is not None:

@@ -98,20 +98,13 @@ class PostgresEngine:
         self._away = False
         self._pause = threading.Event()
 
-    def run(self, group: Sequence[Ticket]) -> None:
-        for ticket in group:
-            ticket.fill(None)
-        if not self._attempt(group) and len(group) > 1:
-            for ticket in group:
-                self._attempt([ticket])
-
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(psycopg.Error):
                 connection.close()
 
-    def _attempt(self, group: Sequence[Ticket]) -> bool:
+    def attempt(self, group: Sequence[Ticket]) -> bool:
         """One transaction, through lost connections if need be. False if the server refused it, in which case each ticket has the error."""
         group_id = secrets.token_hex(16)
         tries = 1 if self._away else _PATIENCE

@@ -23,9 +23,9 @@ from lambent.store.connection import connect, sync_directory, unavailable
 from lambent.store.contract import Append, Counts, Entry, Message, Mutation, Peek, Record, StoreUnavailable
 from lambent.store.export import Kept, take
 from lambent.store.file_lock import FileLock
-from lambent.store.group_commit import GroupCommit
+from lambent.store.group_commit import GroupCommit, Soft
 from lambent.store.schema import migrate
-from lambent.store.sqlite_engine import Soft, SqliteEngine, Whole
+from lambent.store.sqlite_engine import SqliteEngine, Whole
 
 T = TypeVar("T")
 

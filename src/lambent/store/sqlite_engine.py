@@ -2,8 +2,7 @@
 
 A job is a function of the connection. Each runs inside a SAVEPOINT, so one that refuses is rolled back to it alone; a job that is one
 ``Whole`` change needs none. A statement spared is one time less that this thread lets go of the interpreter and waits to have it back from
-a busy loop. When the database itself fails, everything is rolled back and the group is tried again job by job, so that the one that was
-too big for the disk fails alone.
+a busy loop. When the database itself fails, everything is rolled back.
 
 A group of nothing but ``Soft`` jobs is not flushed to the disk: it survives the process, as whatever is written does, and the next flush
 takes it along. A power loss may undo it. That is for leases: who held one is dead then, and the message comes again, as it may at any time.
@@ -14,13 +13,10 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from lambent.errors import LambentError
 from lambent.store.contract import StoreUnavailable
-from lambent.store.group_commit import Ticket
-
-Job = Callable[[sqlite3.Connection], Any]
+from lambent.store.group_commit import Soft, Ticket
 
 
 class Whole:
@@ -38,18 +34,6 @@ class Whole:
 _REFUSALS = (LambentError, sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError, TypeError, OverflowError)
 
 
-class Soft:
-    """A job that need not survive a power loss."""
-
-    __slots__ = ("_job",)
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def __call__(self, connection: sqlite3.Connection) -> Any:
-        return self._job(connection)
-
-
 class SqliteEngine:
     """``group_commit.Engine`` on one connection. ``connect`` is called in the writer's thread, whenever a connection has become useless."""
 
@@ -59,18 +43,13 @@ class SqliteEngine:
         self._connection: sqlite3.Connection | None = None
         self._is_soft = False
 
-    def run(self, group: Sequence[Ticket]) -> None:
-        if not self._attempt(group) and len(group) > 1:
-            for ticket in group:
-                self._attempt([ticket])
-
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
-    def _attempt(self, group: Sequence[Ticket]) -> bool:
+    def attempt(self, group: Sequence[Ticket]) -> bool:
         """One transaction. False if the database failed, in which case nothing of the group stands and each has the error."""
         try:
             if self._connection is None:
