@@ -34,7 +34,7 @@ HANG_S = 60.0
 STREAM = "2026/11/21/[$LATEST]0123456789abcdef0123456789abcdef"
 
 ZYGOTE = """
-import array, json, os, socket, sys
+import array, ctypes, json, os, socket, sys
 sys.path.insert(0, sys.argv[1])
 import lambent_runtime_client as client
 client.preload()
@@ -50,7 +50,7 @@ while True:
         control.send(str(code).encode())
         continue
     descriptors = array.array("i", b"".join(raw for _, _, raw in ancillary))
-    pid = os.fork()
+    pid = ctypes.PyDLL(None).fork()  # as zygotes do (sandbox/kernel.py)
     if not pid:
         control.close()
         channel, output = descriptors
@@ -127,9 +127,10 @@ def place(event, context):
 def interrupted(event, context):
     heard = []
     signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
-    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.01)  # again and again: the first may come before the pause
     signal.pause()
-    return heard
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return heard[:1]
 
 def alarm_later(event, context):
     signal.signal(signal.SIGALRM, lambda *_: print("alarm between invocations"))
@@ -621,6 +622,69 @@ def test_the_functions_own_modules_come_before_preloaded_ones(start, tmp_path):
     csv, six, email, path_file = json.loads(runtime.invoke(b"{}").body)
     assert (csv, six, path_file) == (True, True, True)
     assert not email.startswith(str(task))
+
+
+LOOKS = """
+    import importlib, inspect, pickle, pkgutil, sys
+    from importlib.machinery import SourceFileLoader
+    WORD = "é"
+
+    def handler(event, context):
+        module = sys.modules[__name__]
+        spec = module.__spec__
+        seen = {
+            "file": __file__, "cached": module.__cached__, "package": __package__, "name": [__name__, spec.name, module.__loader__.name],
+            "spec": [spec.origin, spec.has_location, spec.cached, spec.parent, spec.submodule_search_locations],
+            "loader": [isinstance(module.__loader__, SourceFileLoader), module.__loader__ is spec.loader],
+            "source": inspect.getsource(handler).lstrip()[:11],
+            "path": list(getattr(module, "__path__", [])), "again": importlib.reload(module) is module,
+            "finders": [str(each) for each in sys.meta_path if "HandlerFinder" in str(each)], "word": WORD,
+        }
+        seen["other"] = importlib.import_module("other").x
+        return seen
+"""
+
+
+@both_modes
+def test_the_module_of_the_handler_looks_as_if_it_had_been_searched_for(start, tmp_path):
+    """With a folder of cached bytecode beside it, the import system searches for it; without, it is known."""
+    task = tmp_path / "task"
+    task.mkdir()
+    (task / "other.py").write_text("x = 1\n")
+    seen = []
+    for beside in ("__pycache__", "unrelated"):
+        (task / beside).mkdir()
+        runtime = start(source=LOOKS)
+        runtime.ready()
+        seen.append(json.loads(runtime.invoke(b"{}").body))
+        shutil.rmtree(task / "__pycache__", ignore_errors=True)
+    assert seen[0] == seen[1]
+    assert (seen[0]["file"], seen[0]["again"], seen[0]["word"]) == (str(task / "function.py"), True, "é")
+
+
+@both_modes
+def test_what_goes_before_a_file_goes_before_it(start, tmp_path):
+    task = tmp_path / "task"
+    (task / "function").mkdir(parents=True)
+    (task / "function" / "__init__.py").write_text("def handler(event, context):\n    return 'the package'\n")
+    runtime = start(source="def handler(event, context):\n    return 'the file'\n")
+    runtime.ready()
+    assert runtime.invoke(b"{}").body == b'"the package"'
+    (task / "function" / "__init__.py").unlink()  # a namespace package gives way
+    runtime = start(source="def handler(event, context):\n    return 'the file'\n")
+    runtime.ready()
+    assert runtime.invoke(b"{}").body == b'"the file"'
+
+
+@both_modes
+def test_the_source_of_the_handler_may_be_in_any_encoding(start, tmp_path):
+    task = tmp_path / "task"
+    task.mkdir()
+    for number, (line, encoding) in enumerate((("", "utf-8-sig"), ("# -*- coding: latin-1 -*-\n", "latin-1"))):
+        (task / f"word{number}.py").write_bytes(f"{line}WORD = 'é'\r\ndef handler(event, context):\r\n    return WORD\r\n".encode(encoding))
+        runtime = start(handler=f"word{number}.handler")
+        runtime.ready()
+        assert json.loads(runtime.invoke(b"{}").body) == "é"
 
 
 @both_modes

@@ -1,8 +1,8 @@
 """The Python runtime inside the sandbox: AWS's ``awslambdaric`` over frames instead of HTTP.
 
-This file is seen in the sandbox as ``/var/runtime/lambent_runtime_client.py``. It stands alone: the standard library and
-``awslambdaric`` are all that it may import, and it runs on CPython 3.8 to 3.14. Handler loading, error payloads, log lines and the
-invocation loop are AWS's own code (``awslambdaric.bootstrap``); what is ours is
+This file is seen in the sandbox as ``/var/runtime/lambent_runtime_client.py``. The standard library, ``awslambdaric`` and the two files
+beside it (``awslambda.py``, ``python_imports.py``) are all that it may import, and it runs on CPython 3.8 to 3.14. Handler loading, error
+payloads, log lines and the invocation loop are AWS's own code (``awslambdaric.bootstrap``); what is ours is
 
 * ``Channel``: the frames of ``runtime_api/frames.py`` over a blocking descriptor. An answer is held back until the loop asks for the
   next event and then leaves in one write with the NEXT frame, so that an invocation costs one read and one write.
@@ -45,11 +45,14 @@ from awslambdaric.lambda_runtime_marshaller import LambdaMarshaller, to_json
 
 if TYPE_CHECKING:
     from lambent.runtime_api import awslambda
+    from lambent.runtime_api import python_imports as imports
 else:
     try:
         import awslambda
+        import lambent_runtime_imports as imports
     except ImportError:  # not in a sandbox
         from lambent.runtime_api import awslambda
+        from lambent.runtime_api import python_imports as imports
 
 _HEADER = struct.Struct(">BII")
 _INVOKE, _NEXT, _RESPONSE, _ERROR, _INIT_ERROR = 0x01, 0x11, 0x12, 0x13, 0x14
@@ -60,7 +63,6 @@ _BUFFER = bytearray(65_536)  # made before the fork: a child dirties only the pa
 _JOIN_BELOW = 32_768  # bytes; larger answers are not copied into one piece
 _XRAY_CAUSE_MAX = 1_048_576
 _REHEARSALS = 40  # the interpreter calls code warm after eight runs of it, and settles within a few dozen
-_STDLIB = os.path.dirname(os.__file__)
 
 PRELOADED = (
     "asyncio",
@@ -311,8 +313,6 @@ class FrameClient(LambdaRuntimeClient, awslambda.Transport):  # type: ignore[mis
 
 
 _marshallers: dict[str, CompiledMarshaller] = {}
-# Top-level module names that are loaded before the function -> does it go alone where the function brings its own (the SDK goes as one).
-_preloaded: dict[str, bool] = {"awslambda": True}
 _bootstrap_code = bootstrap.__loader__.get_code(bootstrap.__name__)
 
 
@@ -323,11 +323,7 @@ def preload() -> None:
         # absent, or too new for this interpreter: the function's own import will say so
         with contextlib.suppress(ImportError, TypeError, SyntaxError):
             importlib.import_module(name)
-    for name in set(sys.modules) - before:
-        top = name.partition(".")[0]
-        if top not in before:
-            file = getattr(sys.modules.get(top), "__file__", None) or _STDLIB
-            _preloaded[top] = file.startswith(_STDLIB)
+    imports.note_preloaded(before)
     if not hasattr(builtins, "exit"):  # an interpreter started with -S
         site.setquit()
         site.setcopyright()
@@ -343,9 +339,10 @@ def _rehearse() -> None:
     of ``serve`` and the loop over events are gone through a few dozen times with made-up events.
     """
     for _ in range(_REHEARSALS):
-        search_path(dict(os.environ), sys.path)
+        imports.search_path(dict(os.environ), sys.path)
         _settle_logging()
         original = sys.modules.pop("keyword", None)  # any small module will do for a rehearsal of importing one
+        imports.expect_handler("keyword.iskeyword", imports.STDLIB, ["keyword.py"])
         bootstrap._get_handler("keyword.iskeyword")
         if original is not None:
             sys.modules["keyword"] = original
@@ -417,7 +414,7 @@ def run(descriptor: int, handler: str, environment: dict[str, str] | None = None
 def serve(descriptor: int, handler: str) -> None:
     """Settle what the environment decides, then hand over to AWS's loop. Raises what ends the process."""
     channel = Channel(descriptor)
-    _settle_process()
+    _settle_process(handler)
     _settle_logging()
     BaseLambdaRuntimeClient.marshaller = _marshaller()
     client = FrameClient(channel)
@@ -425,28 +422,7 @@ def serve(descriptor: int, handler: str) -> None:
     bootstrap.run(handler, client)
 
 
-def search_path(environ: dict[str, str], inherited: list[str]) -> list[str]:
-    """``sys.path`` as on AWS: the function, layers, the runtime, the standard library; the host's own packages are not on it.
-
-    A ``PYTHONPATH`` of the user's takes the place of the layers' folders, as on AWS.
-    """
-    runtime_dir = environ.get("LAMBDA_RUNTIME_DIR", "/var/runtime")
-    task_root = environ.get("LAMBDA_TASK_ROOT", "/var/task")
-    python_path = environ.get("PYTHONPATH", runtime_dir)
-    layers, extra = _layer_folders(), []
-    if python_path != runtime_dir:
-        layers, extra = [], [entry for entry in python_path.split(os.pathsep) if entry and entry != runtime_dir]
-    archive = "python{}{}.zip".format(*sys.version_info[:2])
-    library = [
-        entry
-        for entry in inherited
-        if os.path.basename(entry) not in ("site-packages", "dist-packages")
-        and (entry == _STDLIB or entry.startswith(_STDLIB + os.sep) or os.path.basename(entry) == archive)
-    ]
-    return [task_root, *layers, runtime_dir, *extra, *library]
-
-
-def _settle_process() -> None:
+def _settle_process(handler: str) -> None:
     environ = os.environ
     runtime_dir = environ.setdefault("LAMBDA_RUNTIME_DIR", "/var/runtime")
     task_root = environ.setdefault("LAMBDA_TASK_ROOT", "/var/task")
@@ -459,9 +435,9 @@ def _settle_process() -> None:
     except OSError as error:
         raise SystemExit(f"cannot enter {task_root}: {error}") from error
     sys.argv[:] = [os.path.join(runtime_dir, "bootstrap.py")]
-    sys.path[:] = search_path(dict(environ), sys.path)
-    for folder in sys.path[: sys.path.index(runtime_dir)]:
-        _settle_folder(folder)
+    sys.path[:] = imports.search_path(dict(environ), sys.path)
+    names = [imports.settle_folder(folder) for folder in sys.path[: sys.path.index(runtime_dir)]]
+    imports.expect_handler(handler, sys.path[0], names[0])
     _settle_streams()
 
 
@@ -469,46 +445,6 @@ def _settle_streams() -> None:
     for stream, errors in ((sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
         if (getattr(stream, "encoding", "utf-8"), getattr(stream, "errors", errors)) != ("utf-8", errors):
             stream.reconfigure(encoding="utf-8", errors=errors)  # type: ignore[union-attr]
-
-
-def _settle_folder(folder: str) -> None:
-    """Honour what the function or a layer brings in ``folder``: path files, and modules of its own in place of preloaded ones."""
-    sys.path_importer_cache.pop(folder, None)
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return
-    if any(name.endswith(".pth") for name in names):
-        site.addsitedir(folder)
-    shadowed = set()
-    for name in names:
-        top, _, suffix = name.partition(".")
-        if top in _preloaded and _is_module(os.path.join(folder, name), suffix):
-            shadowed.add(top)
-    if shadowed:
-        _forget(shadowed)
-
-
-def _is_module(path: str, suffix: str) -> bool:
-    """A folder without ``__init__`` is a namespace package and gives way to regular modules further down the path."""
-    if suffix:
-        return suffix in ("py", "pyc") or suffix.endswith("so")
-    return os.path.exists(os.path.join(path, "__init__.py"))
-
-
-def _forget(shadowed: set[str]) -> None:
-    """Unload preloaded modules that the function brings itself; as one, where they belong to the AWS SDK and what it stands on."""
-    if not all(_preloaded[top] for top in shadowed):
-        shadowed = shadowed | {top for top, is_stdlib in _preloaded.items() if not is_stdlib}
-    for name in list(sys.modules):
-        if name.partition(".")[0] in shadowed:
-            del sys.modules[name]
-    for top in shadowed:
-        del _preloaded[top]
-
-
-def _layer_folders() -> list[str]:
-    return ["/opt/python/lib/python{}.{}/site-packages".format(*sys.version_info[:2]), "/opt/python"]
 
 
 def _settle_logging() -> None:

@@ -26,7 +26,10 @@ from lambent.runtimes.interpreter import Interpreter
 
 CLIENT = Path(__file__).resolve().parent.parent / "runtime_api" / "python_client.py"
 CLIENT_NAME = "lambent_runtime_client.py"  # its name at /var/runtime
-STREAMING = ("awslambda.py", str(CLIENT.with_name("awslambda.py")))  # streamed responses, for the client and for functions
+_BESIDE = (
+    ("awslambda.py", str(CLIENT.with_name("awslambda.py"))),  # streamed responses, for the client and for functions
+    ("lambent_runtime_imports.py", str(CLIENT.with_name("python_imports.py"))),
+)
 
 _CLIENT = (("awslambdaric", "awslambdaric"), ("simplejson", "simplejson"))  # (distribution, module)
 _SNAPSHOT = ("snapshot-restore-py", "snapshot_restore_py")
@@ -54,7 +57,7 @@ def runtime_packages(interpreter: Interpreter, folders: Sequence[str] = ()) -> l
     ``folders`` are the entries of ``[sandbox] packages``: each is named after a runtime and holds packages, or holds such folders. One for
     this runtime takes the place of our own SDK.
     """
-    packages = [STREAMING, *_own(_CLIENT)]
+    packages = [*_BESIDE, *_own(_CLIENT)]
     if _supports(_SNAPSHOT[0], interpreter.version):
         packages += _own((_SNAPSHOT,))
     prepared = _prepared(interpreter.runtime, folders)

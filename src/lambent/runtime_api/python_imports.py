@@ -1,0 +1,146 @@
+"""What a Python function's imports find: the search path, what it brings in place of modules that are loaded already, and its handler.
+
+The zygote has imported much before the function is known (``PRELOADED`` in ``python_client.py``). A function or layer that brings a module
+of one of these names must get its own, so the preloaded one is forgotten (``settle_folder``). The AWS SDK and what it stands on go as one,
+since half of one version and half of another would not work.
+
+**The handler.** The import system looks for a module at every place where one could be, and each step of that search writes to a page that
+the child shares with its zygote, at some microseconds a page. For the handler's module the answer is known as soon as the function's folder
+is listed: if there is one ``app.py``, nothing else of that name and no cached bytecode, that file is it. ``HandlerFinder`` says so when the
+import system asks, in the place of the finder that would have searched; the module, its spec and its errors are the usual ones.
+
+Seen in the sandbox as ``/var/runtime/lambent_runtime_imports.py``. Standard library only, CPython 3.8 to 3.14.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import CodeType
+
+STDLIB = os.path.dirname(os.__file__)
+
+# Top-level module names that are loaded before the function -> does it go alone where the function brings its own (the SDK goes as one).
+preloaded: dict[str, bool] = {"awslambda": True}
+
+
+def note_preloaded(before: set[str]) -> None:
+    """All modules that were not among ``before`` are there for functions that do not bring their own."""
+    for name in set(sys.modules) - before:
+        top = name.partition(".")[0]
+        if top not in before:
+            file = getattr(sys.modules.get(top), "__file__", None) or STDLIB
+            preloaded[top] = file.startswith(STDLIB)
+
+
+def search_path(environ: dict[str, str], inherited: list[str]) -> list[str]:
+    """``sys.path`` as on AWS: the function, layers, the runtime, the standard library; the host's own packages are not on it.
+
+    A ``PYTHONPATH`` of the user's takes the place of the layers' folders, as on AWS.
+    """
+    runtime_dir = environ.get("LAMBDA_RUNTIME_DIR", "/var/runtime")
+    task_root = environ.get("LAMBDA_TASK_ROOT", "/var/task")
+    python_path = environ.get("PYTHONPATH", runtime_dir)
+    layers, extra = _layer_folders(), []
+    if python_path != runtime_dir:
+        layers, extra = [], [entry for entry in python_path.split(os.pathsep) if entry and entry != runtime_dir]
+    archive = "python{}{}.zip".format(*sys.version_info[:2])
+    library = [
+        entry
+        for entry in inherited
+        if os.path.basename(entry) not in ("site-packages", "dist-packages")
+        and (entry == STDLIB or entry.startswith(STDLIB + os.sep) or os.path.basename(entry) == archive)
+    ]
+    return [task_root, *layers, runtime_dir, *extra, *library]
+
+
+def settle_folder(folder: str) -> list[str]:
+    """Honour what the function or a layer brings in ``folder``: path files, and modules of its own in place of preloaded ones.
+
+    Gives the names in the folder.
+    """
+    sys.path_importer_cache.pop(folder, None)
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    if any(name.endswith(".pth") for name in names):
+        site.addsitedir(folder)
+    shadowed = set()
+    for name in names:
+        top, _, suffix = name.partition(".")
+        if top in preloaded and _is_module(os.path.join(folder, name), suffix):
+            shadowed.add(top)
+    if shadowed:
+        _forget(shadowed)
+    return names
+
+
+def expect_handler(handler: str, folder: str, names: list[str]) -> None:
+    """Find the module of ``handler`` at once where there is no doubt about it. ``names`` are those in ``folder``, the first on the path."""
+    module = handler.rpartition(".")[0]
+    if not module.isidentifier() or module in sys.modules or PathFinder not in sys.meta_path:
+        return
+    if [name for name in names if name.partition(".")[0] == module or name == "__pycache__" or name.endswith(".pth")] == [module + ".py"]:
+        sys.meta_path.insert(sys.meta_path.index(PathFinder), HandlerFinder(module, folder))
+
+
+class HandlerFinder:
+    """Finds one module, once: the file ``<folder>/<module>.py``."""
+
+    def __init__(self, module: str, folder: str) -> None:
+        self._module = module
+        self._folder = folder
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != self._module:
+            return None
+        sys.meta_path.remove(self)
+        file = f"{self._folder}/{name}.py"
+        if not os.path.isfile(file):
+            return None
+        spec = ModuleSpec(name, HandlerLoader(name, file), origin=file)
+        spec.has_location = True
+        if sys.pycache_prefix is None and not sys.flags.optimize:
+            spec.cached = f"{self._folder}/__pycache__/{name}.{sys.implementation.cache_tag}.pyc"
+        return spec
+
+
+class HandlerLoader(SourceFileLoader):
+    """The usual loader, but it does not look for cached bytecode, which is known not to be there, and leaves none in a read-only folder."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            left, data = os.fstat(fd).st_size, []
+            while left > 0 and (piece := os.read(fd, left)):
+                data.append(piece)
+                left -= len(piece)
+        finally:
+            os.close(fd)
+        code: CodeType = self.source_to_code(b"".join(data), str(self.path))
+        return code
+
+
+def _is_module(path: str, suffix: str) -> bool:
+    """A folder without ``__init__`` is a namespace package and gives way to regular modules further down the path."""
+    if suffix:
+        return suffix in ("py", "pyc") or suffix.endswith("so")
+    return os.path.exists(os.path.join(path, "__init__.py"))
+
+
+def _forget(shadowed: set[str]) -> None:
+    """Unload preloaded modules that the function brings itself; as one, where they belong to the AWS SDK and what it stands on."""
+    if not all(preloaded[top] for top in shadowed):
+        shadowed = shadowed | {top for top, is_stdlib in preloaded.items() if not is_stdlib}
+    for name in list(sys.modules):
+        if name.partition(".")[0] in shadowed:
+            del sys.modules[name]
+    for top in shadowed:
+        del preloaded[top]
+
+
+def _layer_folders() -> list[str]:
+    return ["/opt/python/lib/python{}.{}/site-packages".format(*sys.version_info[:2]), "/opt/python"]
