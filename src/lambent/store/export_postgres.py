@@ -10,12 +10,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
-from lambent.store.contract import StoreUnavailable
 from lambent.store.export import Kept, KeptDocument, KeptEntry, KeptMessage, KeptPosition, KeptTopic, in_order
-from lambent.store.postgres_engine import connect, lock
+from lambent.store.postgres_engine import connect, lock, unavailable
 from lambent.store.postgres_tables import Connection
 
 _AT_ONCE = 64  # rows in one piece from the server
@@ -104,8 +102,5 @@ def is_empty(dsn: str, schema: str) -> bool:
 
 @contextlib.contextmanager
 def _connected(dsn: str, schema: str) -> Iterator[Connection]:
-    try:
-        with contextlib.closing(connect(dsn, schema)) as connection:
-            yield connection
-    except psycopg.Error as error:
-        raise StoreUnavailable(f"PostgreSQL: {str(error).strip()}") from error
+    with unavailable(), contextlib.closing(connect(dsn, schema)) as connection:
+        yield connection

@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -53,6 +53,15 @@ def connect(dsn: str, schema: str) -> Connection:
         connection.close()
         raise
     return connection
+
+
+@contextlib.contextmanager
+def unavailable() -> Iterator[None]:
+    """Turn PostgreSQL's errors into ``StoreUnavailable``."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise StoreUnavailable(f"PostgreSQL: {str(error).strip()}") from error
 
 
 def lock(connection: Connection, schema: str) -> None:
