@@ -3,9 +3,9 @@
 The only file that knows every driver. Nothing is decided here but who gets whom.
 
 Start: store, logs, sandbox driver, data plane, control plane (which loads every function and finishes what a killed process left),
-API; then the socket listens and the banner says so. Stop, on SIGTERM or SIGINT: the socket closes, running requests get
-``STOP_SECONDS``, environments are ended, the driver removes every process, cgroup and mount, logs and store are closed. ``kill -9`` skips
-all of that, and loses nothing.
+API; then the socket listens and the banner says so. Stop, on SIGTERM or SIGINT: the socket closes, all that runs gets
+``STOP_SECONDS`` together, environments are ended, the driver removes every process, cgroup and mount, logs and store are closed.
+``kill -9`` skips all of that, and loses nothing.
 """
 
 from __future__ import annotations
@@ -207,7 +207,15 @@ class Node:
         self.http.streams = lambda request: is_s3(request) or streams(request)
         await self.http.listen(sock)
         self.provisioned.begin()
-        self._closers.push_async_callback(self.succession.close_door, self.http, STOP_SECONDS)
+        self._closers.push_async_callback(self._stop_work)
+
+    async def _stop_work(self) -> None:
+        """All stop taking work at once, and have ``STOP_SECONDS`` together for what runs; clients hear of what is then cut off."""
+        until = self.clock.monotonic() + STOP_SECONDS
+        self.events.stop()
+        await asyncio.gather(self.succession.close_door(self.http, STOP_SECONDS), self.pollers.close(STOP_SECONDS))
+        await self.pools.close(max(0.0, until - self.clock.monotonic()))
+        await self.succession.hang_up(self.http)
 
     async def _open_ground(self) -> None:
         self.store = _open_store(self.settings, self.data_dir, self.clock)

@@ -460,8 +460,8 @@ class HttpServer:
         if self._quiet is not None and not self.busy:
             self._quiet.set()
 
-    async def close(self, patience: float) -> None:
-        """Stop listening at once, give running requests ``patience`` seconds, then hang up."""
+    async def drain(self, patience: float) -> None:
+        """Stop listening at once, and give running requests ``patience`` seconds."""
         self.is_closing = True
         for server in self._servers:
             server.close()
@@ -472,6 +472,10 @@ class HttpServer:
             late = self.clock.call_later(patience, self._quiet.set)
             await self._quiet.wait()
             late.cancel()
+
+    async def close(self, patience: float) -> None:
+        """``drain``, then hang up."""
+        await self.drain(patience)
         for connection in list(self.connections):
             connection.abort()
         for task in self._tasks:

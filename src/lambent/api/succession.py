@@ -20,10 +20,12 @@ from lambent.wire.http import HttpRequest, HttpResponse
 
 _SOCKET = "LAMBENT_LISTENING_SOCKET"
 _LOOK_SECONDS = 0.02
+_ANSWER_SECONDS = 0.5
 
 
 class Succession:
-    """``wait`` returns when the server is to end; ``close_door`` then lets requests finish, ``leave`` is called when all else is closed."""
+    """``wait`` returns when the server is to end; ``close_door`` then lets requests finish, ``hang_up`` gives up those that did not;
+    ``leave`` is called when all else is closed."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -53,11 +55,16 @@ class Succession:
     async def close_door(self, http: HttpServer, patience: float) -> None:
         """Let what runs finish. The door stays open if we start again."""
         if not self._restarts:
-            await http.close(patience)
+            await http.drain(patience)
             return
         until = self._clock.monotonic() + patience
         while http.busy > 0 and self._clock.monotonic() < until:
             await self._clock.sleep(_LOOK_SECONDS)
+
+    async def hang_up(self, http: HttpServer) -> None:
+        """What ran has ended or was ended: its answers go out, and nobody is waited for any more."""
+        if not self._restarts:
+            await http.close(_ANSWER_SECONDS)
 
     async def leave(self, http: HttpServer, sock: socket.socket) -> None:
         """Everything else is closed."""

@@ -62,7 +62,9 @@ class Pollers:
             await poller.stopped.wait()
 
     async def close(self, seconds: float) -> None:
-        """Drain all; what runs for longer than ``seconds`` is left to its visibility timeout."""
+        """Drain all; what runs for longer than ``seconds`` is left to its visibility timeout. The second time there is nothing to do."""
+        if self._closed:
+            return
         self._closed = True
         for mapping_uuid in list(self._running):
             self._stop(mapping_uuid)
