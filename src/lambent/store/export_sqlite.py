@@ -15,7 +15,7 @@ from typing import Any
 
 from lambent.store.connection import connect
 from lambent.store.export import Kept, KeptDocument, KeptEntry, KeptMessage, KeptPosition, KeptTopic, in_order
-from lambent.store.schema import SchemaTooNew, migrate, migrations
+from lambent.store.schema import later, migrate, migrations
 
 _MESSAGE = "position, queue, body, enqueued_at, visible_at, since, attempt, lease, grp, first_leased"
 _LAST = "SELECT seq FROM sqlite_sequence WHERE name = 'messages'"
@@ -112,9 +112,8 @@ class TableLoader:
 
     def _make(self, version: int) -> None:
         known = migrations(self._family)
-        if version > max(migration.version for migration in known):
-            raise SchemaTooNew(f"the data was written by a newer Lambent (schema {version}); install that one or newer")
-        migrate(self._connection, self._family, self._now, [migration for migration in known if migration.version <= version])
+        to_come = later(known, version)  # when the file is opened
+        migrate(self._connection, self._family, self._now, [migration for migration in known if migration not in to_come])
         for name in _tables(self._connection):
             self._connection.execute(f'DELETE FROM "{name}"')
             self._columns[name] = len(self._connection.execute(f'SELECT * FROM "{name}" LIMIT 0').description)

@@ -28,7 +28,7 @@ from lambent.store.contract import StoreConflict, StoreUnavailable
 from lambent.store.file_lock import StoreInUse
 from lambent.store.group_commit import Ticket
 from lambent.store.postgres_tables import Connection, Row
-from lambent.store.schema import SchemaTooNew, migrations
+from lambent.store.schema import later, migrations
 
 _PAUSE_S = 0.25
 _PATIENCE = 48  # pauses that a group waits for a server that is away
@@ -77,23 +77,15 @@ def lock(connection: Connection, schema: str) -> None:
 
 def migrate(connection: Connection, schema: str, now: float) -> None:
     """Bring ``schema`` up to date. Raises ``SchemaTooNew`` and ``psycopg.Error``."""
-    known = migrations("", "postgres")
     connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
     connection.execute(
         "CREATE TABLE IF NOT EXISTS migrations (version integer PRIMARY KEY, name text NOT NULL, applied_at double precision NOT NULL)"
     )
     row = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()
-    present = row[0] if row else 0
-    newest = max(migration.version for migration in known)
-    if present > newest:
-        raise SchemaTooNew(
-            f"the data was written by a newer Lambent (schema {present}; this one knows {newest}); install that one or newer"
-        )
-    for migration in known:
-        if migration.version > present:
-            with connection.transaction():
-                connection.execute(migration.script.encode())
-                connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", (migration.version, migration.name, now))
+    for migration in later(migrations("", "postgres"), row[0] if row else 0):
+        with connection.transaction():
+            connection.execute(migration.script.encode())
+            connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", (migration.version, migration.name, now))
 
 
 class PostgresEngine:

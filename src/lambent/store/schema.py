@@ -42,19 +42,23 @@ def migrations(family: str, folder: str = "") -> list[Migration]:
     return sorted(found, key=lambda migration: migration.version)
 
 
-def migrate(connection: sqlite3.Connection, family: str, now: float, known: list[Migration] | None = None) -> None:
-    """Bring the open database (autocommit mode) up to date; ``now`` is wall time. Raises ``SchemaTooNew`` and ``sqlite3.Error``."""
-    known = migrations(family) if known is None else known
-    connection.execute(_TABLE)
-    (present,) = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()
+def later(known: list[Migration], present: int) -> list[Migration]:
+    """Those that data of version ``present`` has not had. Raises ``SchemaTooNew``."""
     newest = max((migration.version for migration in known), default=0)
     if present > newest:
         raise SchemaTooNew(
             f"the data was written by a newer Lambent (schema {present}; this one knows {newest}); install that one or newer"
         )
-    for migration in known:
-        if migration.version > present:
-            _apply(connection, migration, now)
+    return [migration for migration in known if migration.version > present]
+
+
+def migrate(connection: sqlite3.Connection, family: str, now: float, known: list[Migration] | None = None) -> None:
+    """Bring the open database (autocommit mode) up to date; ``now`` is wall time. Raises ``SchemaTooNew`` and ``sqlite3.Error``."""
+    known = migrations(family) if known is None else known
+    connection.execute(_TABLE)
+    (present,) = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()
+    for migration in later(known, present):
+        _apply(connection, migration, now)
 
 
 def _apply(connection: sqlite3.Connection, migration: Migration, now: float) -> None:
