@@ -15,6 +15,7 @@ from lambent.wire.eventstream import Decoder
 from lambent.wire.gateway import Gateway
 from lambent.wire.http import HttpRequest, HttpResponse
 from lambent.wire.models import load_service
+from lambent.wire.values import NULL
 
 GATEWAY = Gateway()
 LAMBDA = load_service("lambda").operations
@@ -67,6 +68,13 @@ def test_what_is_absent_is_omitted(service, name):
     assert {each.lower() for each, _ in response.headers} <= {"x-amzn-requestid", "content-type"}
     if operation.protocol == "rest-json" and operation.out_payload is None and operation.out_body and response.status != 204:
         assert response.body == b"{}"
+
+
+def test_what_aws_writes_as_null():
+    nulls = {"FilterCriteria": NULL, "UUID": None}
+    assert document(GATEWAY.answer(LAMBDA["GetEventSourceMapping"], nulls, ID)) == {"FilterCriteria": None}
+    listed = GATEWAY.answer(LAMBDA["ListEventSourceMappings"], {"EventSourceMappings": [nulls]}, ID)
+    assert document(listed) == {"EventSourceMappings": [{"FilterCriteria": None}]}
 
 
 def test_invoke():

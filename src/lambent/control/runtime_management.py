@@ -15,6 +15,7 @@ from lambent.control.function_table import FunctionTable
 from lambent.control.runtime_versions import RuntimeOf, renewed
 from lambent.errors import invalid_parameter
 from lambent.wire.call import Call
+from lambent.wire.values import NULL
 
 Params = Mapping[str, Any]
 
@@ -49,7 +50,7 @@ class RuntimeManagement:
     def get(self, call: Call, params: Params) -> dict[str, Any]:
         arn, record = self._find(call, "GetRuntimeManagementConfig", params)
         document = attached(record, FAMILY, arn.qualifier or LATEST) or {"UpdateRuntimeOn": "Auto"}
-        return {"RuntimeVersionArn": None, **document, "FunctionArn": str(arn)}
+        return {"RuntimeVersionArn": NULL, **document, "FunctionArn": str(arn)}
 
     def _find(self, call: Call, action: str, params: Params) -> tuple[FunctionArn, FunctionRecord]:
         arn, record = find(self._table, call, action, params["FunctionName"], params.get("Qualifier"))

@@ -1,9 +1,9 @@
 """From a result, or a fault, to the answer's bytes.
 
-A result is a ``dict`` by the model's member names; ``None`` is the same as absent. Where a member is bound (status code, headers, payload)
-comes from the model. A payload blob may be ``bytes``, ``str`` or an async iterator of ``bytes`` chunks; an event stream is an async
-iterator of events ``{"PayloadChunk": {"Payload": b"…"}}``. Outputs are not validated (AWS itself answers values that its enums lack),
-but a member that the model does not have is our bug and raises ``PlatformFault`` rather than vanish.
+A result is a ``dict`` by the model's member names; ``None`` is the same as absent; ``NULL`` is a written null. Where a member is bound
+(status code, headers, payload) comes from the model. A payload blob may be ``bytes``, ``str`` or an async iterator of ``bytes`` chunks;
+an event stream is an async iterator of events ``{"PayloadChunk": {"Payload": b"…"}}``. Outputs are not validated (AWS itself answers
+values that its enums lack), but a member that the model does not have is our bug and raises ``PlatformFault`` rather than vanish.
 
 Faults (contract 01 §1, §7). rest-json: ``x-amzn-ErrorType`` and ``{"Type":"User","message":…}``, the message's capital and the presence of
 ``Type`` as modelled; codes that lambda returns without modelling them are in ``_TYPELESS`` and ``_CAPITAL``. json: ``{"__type":…,
@@ -22,7 +22,7 @@ from lambent.wire.eventstream import event
 from lambent.wire.http import HttpResponse
 from lambent.wire.models import Member, Operation, Service, Shape, load_service
 from lambent.wire.rest_xml import answer_rest_xml, refuse_rest_xml
-from lambent.wire.values import write_blob, write_text, write_timestamp
+from lambent.wire.values import NULL, write_blob, write_text, write_timestamp
 from lambent.wire.xml import answer_xml, fault_xml
 
 REQUEST_ID: Final = "x-amzn-RequestId"
@@ -138,7 +138,7 @@ def _refuse_strangers(members: Mapping[str, Member], result: Mapping[str, Any], 
 
 def _value(shape: Shape, value: Any, where: str) -> Any:
     kind = shape.kind
-    if value is None:
+    if value is None or value is NULL:
         return None
     if kind == "structure":
         return _structure(shape, value)

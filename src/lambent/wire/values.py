@@ -2,6 +2,7 @@
 
 Inside Lambent a timestamp is a ``float`` of epoch seconds and a blob is ``bytes``. A timestamp that a service already holds as text goes
 out untouched: AWS spells dates of one service in four ways (contract 01 §1), and only the service knows which one a member wants.
+``None`` says that a member is absent, ``NULL`` that AWS writes ``null`` for it.
 
 ``Mistyped`` means that a value cannot be what its shape says; its text is the one that AWS's JSON reader gives.
 """
@@ -12,11 +13,12 @@ import base64
 import binascii
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from lambent.errors import ClientFault
 from lambent.wire.models import Shape
 
+NULL: Final = object()
 INTEGERS = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 FLOATS = ("float", "double")
 NOUNS = {
