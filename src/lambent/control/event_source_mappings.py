@@ -28,6 +28,7 @@ from lambent.errors import ClientFault, conflict, invalid_parameter, not_found
 from lambent.sources.source import SourceDenied, SourceUnavailable
 from lambent.store.contract import Store, StoreUnavailable
 from lambent.wire.call import Call
+from lambent.wire.values import NULL
 
 Params = Mapping[str, Any]
 
@@ -205,9 +206,12 @@ class EventSourceMappings:
         def change(before: SourceMapping) -> SourceMapping:
             state = before.state.handle(event, call.request_id)
             config = self._rules.update(KINDS[before.kind], dict(before.config), params, timeout)
-            return replace(before, function=function, config=config, state=state, modified=self._clock.now())
+            after = replace(before, function=function, config=config, state=state, modified=self._clock.now())
+            self._require_new(after)
+            return after
 
-        after = await self._change(found.key, change)
+        async with self._table.turn(f"{call.account}/{call.region}/"):
+            after = await self._change(found.key, change)
         self._end_later(after)
         return self._show(after)
 
@@ -229,7 +233,7 @@ class EventSourceMappings:
             for key, _ in self._table.items(f"{call.account}/{call.region}/")
             if (mapping := self._mappings[key])
             and (not params.get("EventSourceArn") or mapping.config.get("EventSourceArn") == params["EventSourceArn"])
-            and (function is None or mapping.function == _stored(function))
+            and (function is None or _meant(mapping.function) == _meant(function))
         )
         page, more = page_marker.page("event-source-mappings", params, wanted, PAGE)
         return {"EventSourceMappings": page, **more}
@@ -252,7 +256,7 @@ class EventSourceMappings:
             raise invalid_parameter(_FUNCTION)
         if "TenancyConfig" in record.configuration:
             raise invalid_parameter("Event source mappings are not supported for functions with tenant isolation.")
-        return _stored(function), record
+        return function, record
 
     def _timeout(self, record: FunctionRecord, function: FunctionArn) -> int:
         """Seconds that the invoked version may take."""
@@ -263,7 +267,9 @@ class EventSourceMappings:
     def _require_new(self, made: SourceMapping) -> None:
         """Refuse a second mapping of the same source to the same function."""
         for other in self._mappings.values():
-            if other.function != made.function or other.source != made.source or other.account != made.account:
+            if other.uuid == made.uuid or other.source != made.source or other.account != made.account:
+                continue
+            if _meant(other.function) != _meant(made.function):
                 continue
             if set(other.config.get("Topics", ())) == set(made.config.get("Topics", ())) and other.config.get("Queues") == made.config.get(
                 "Queues"
@@ -346,8 +352,8 @@ class EventSourceMappings:
 
     def _show_listed(self, mapping: SourceMapping) -> dict[str, Any]:
         shown = self._show(mapping)
-        if "KMSKeyArn" in shown:
-            shown.pop("FilterCriteria", None)
+        if "KMSKeyArn" in shown and "FilterCriteria" in shown:
+            shown["FilterCriteria"] = NULL  # encrypted
         return shown
 
 
@@ -362,8 +368,8 @@ async def _check_far(ask: Ask, arn: str, timeout_s: int) -> None:
     check_queue(visibility, timeout_s)
 
 
-def _stored(function: FunctionArn) -> FunctionArn:
-    """``$LATEST`` and no qualifier mean the same."""
+def _meant(function: FunctionArn) -> FunctionArn:
+    """``$LATEST`` and no qualifier mean the same, though either is shown as it was given."""
     return function.unqualified if function.qualifier == LATEST else function
 
 

@@ -180,7 +180,7 @@ class MappingRules:
         if position == "AT_TIMESTAMP" and timestamp is None:
             raise invalid_parameter("StartingPositionTimestamp is required when StartingPosition is AT_TIMESTAMP.")
         if timestamp is not None and position != "AT_TIMESTAMP":
-            raise invalid_parameter("StartingPositionTimestamp is only valid when StartingPosition is AT_TIMESTAMP.")
+            raise invalid_parameter("Timestamp only valid with StartingPosition AT_TIMESTAMP")
         if timestamp is not None and timestamp > now:
             raise invalid_parameter("StartingPositionTimestamp must not be in the future.")
 
@@ -247,6 +247,8 @@ def _check_members(kind: Kind, params: Params, creating: bool = True) -> None:
     allowed = kind.allowed | _EVERYWHERE | _IDENTITY | (_KAFKA_PROVISIONED if kind.name in _KAFKA_CONFIG else frozenset())
     for name, value in params.items():
         if value is not None and name not in allowed:
+            if kind.name == "sqs" and name.startswith("StartingPosition"):
+                raise invalid_parameter("StartingPosition is not valid for SQS event sources.")
             raise _unsupported(name)
 
 
