@@ -49,7 +49,7 @@ class Aliases:
             alias = Alias(name, params["FunctionVersion"], params.get("Description") or "", str(uuid.uuid4()), weights)
             return _checked(record, alias)
 
-        return (await self._put(arn, name, make)).show(arn)
+        return (await self._put(arn, name, make, arn.qualified(params["FunctionVersion"]))).show(arn)
 
     async def update(self, call: Call, params: Params) -> dict[str, Any]:
         arn = resolve_function(call, "UpdateAlias", params["FunctionName"])
@@ -71,7 +71,7 @@ class Aliases:
             )
             return _checked(record, alias)
 
-        return (await self._put(arn, name, change)).show(arn)
+        return (await self._put(arn, name, change, arn)).show(arn)
 
     def get(self, call: Call, params: Params) -> dict[str, Any]:
         arn = resolve_function(call, "GetAlias", params["FunctionName"])
@@ -119,10 +119,12 @@ class Aliases:
             raise missing(arn)
         return record
 
-    async def _put(self, arn: FunctionArn, name: str, make: Callable[[FunctionRecord], Alias]) -> Alias:
+    async def _put(self, arn: FunctionArn, name: str, make: Callable[[FunctionRecord], Alias], meant: FunctionArn) -> Alias:
+        """``meant`` is what was not found where there is no function."""
+
         def mutate(before: FunctionRecord | None) -> FunctionRecord:
             if before is None:
-                raise missing(arn)
+                raise missing(meant)
             return replace(before, aliases={**before.aliases, name: make(before)})
 
         def applied(before: FunctionRecord | None, after: FunctionRecord | None) -> None:

@@ -73,16 +73,14 @@ def find(table: FunctionTable, call: Call, action: str, text: str, qualifier: st
 
 
 def require(record: FunctionRecord | None, arn: FunctionArn) -> FunctionRecord:
-    """``record``, if there is one and it has the qualifier of ``arn``. A missing alias has words of its own."""
-    if record is None:
-        raise missing(arn.unqualified)
-    if not has_qualifier(record, arn.qualifier):
+    """``record``, if there is one and it has the qualifier of ``arn``. A missing alias has words of its own, of a missing function, too."""
+    if record is None or not has_qualifier(record, arn.qualifier):
         raise missing_qualifier(arn)
     return record
 
 
 def missing_qualifier(arn: FunctionArn) -> ClientFault:
-    name = arn.qualifier or ""
-    if name.isdigit() or name.startswith("$"):
+    name = arn.qualifier or LATEST
+    if name.isdigit() or "$" in name:  # no alias has such a name
         return missing(arn)
     return not_found(f"Cannot find alias arn: {arn}")

@@ -17,6 +17,7 @@ from lambent.clock import Clock
 from lambent.control import page_marker
 from lambent.control.function_configuration import FunctionRecord, show, timestamp
 from lambent.control.function_kinds import provider_of
+from lambent.control.function_names import denied
 from lambent.control.function_table import FunctionTable
 from lambent.control.small_table import Document, SmallTable
 from lambent.errors import ClientFault, conflict, invalid_parameter, not_found
@@ -190,12 +191,7 @@ class CapacityProviders:
         if parts[3] != call.region:
             raise not_found(f"Capacity provider not found: {text}")
         if parts[4] != call.account:
-            raise ClientFault(
-                "AccessDeniedException",
-                403,
-                f"User: {call.principal} is not authorized to perform: lambda:{action} on resource: {text} "
-                f"because no resource-based policy allows the lambda:{action} action",
-            )
+            raise denied(call, action, text)
         return parts[-1]
 
     def _existing(self, call: Call, action: str, text: str) -> tuple[str, Document]:

@@ -54,7 +54,7 @@ class CodeSigning:
         name = "csc-" + "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
         shown = {
             "CodeSigningConfigId": name,
-            "CodeSigningConfigArn": f"arn:aws:lambda:{call.region}:{call.account}:code-signing-config:{name}",
+            "CodeSigningConfigArn": _arn(call, name),
             "AllowedPublishers": dict(params["AllowedPublishers"]),
             "CodeSigningPolicies": _policies(params.get("CodeSigningPolicies")),
             "LastModified": timestamp(self._clock.now()),
@@ -148,8 +148,7 @@ class CodeSigning:
             raise ClientFault(
                 "CodeSigningConfigNotFoundException",
                 404,
-                "The code signing configuration cannot be found. "
-                f"Check that the provided code signing configuration is not deleted: {arn}.",
+                f"The code signing configuration cannot be found. Check that the provided configuration is not deleted: {arn}.",
             )
         shown: Mapping[str, Any] = document["shown"]
         return shown
@@ -167,13 +166,13 @@ class CodeSigning:
     # -- tags -----------------------------------------------------------------------------------------------------------------------------
 
     def tags_of(self, call: Call, name: str) -> Mapping[str, str]:
-        tags: Mapping[str, str] = self._existing(call, name)["tags"]
+        tags: Mapping[str, str] = self._existing(call, _arn(call, name))["tags"]
         return tags
 
     async def set_tags(self, call: Call, name: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
         def mutate(before: Document | None) -> Document:
             if before is None:
-                raise _not_found(name)
+                raise _not_found(_arn(call, name))
             return {**before, "tags": dict(change(before["tags"]))}
 
         await self._table.change(self._key(call, name), mutate)
@@ -193,6 +192,10 @@ class CodeSigning:
 
     def _users(self, arn: str) -> list[FunctionRecord]:
         return sorted((record for record in self._functions if attached(record, FAMILY) == arn), key=lambda record: record.arn.name)
+
+
+def _arn(call: Call, name: str) -> str:
+    return f"arn:aws:lambda:{call.region}:{call.account}:code-signing-config:{name}"
 
 
 def _policies(given: Mapping[str, Any] | None) -> dict[str, str]:

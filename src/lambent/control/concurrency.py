@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from lambent.arn import FunctionArn
+from lambent.arn import LATEST, FunctionArn
 from lambent.control.attachments import all_attached, attach, attached
 from lambent.control.function_configuration import FunctionRecord
 from lambent.control.function_names import missing, resolve
@@ -68,7 +68,7 @@ class Concurrency:
 
         def mutate(before: FunctionRecord | None) -> FunctionRecord:
             if before is None:
-                raise missing(arn)
+                raise _missing(arn)
             claim = claim_of(before)
             provisioned = sum(claim.provisioned.values())
             if wanted < provisioned:
@@ -88,7 +88,7 @@ class Concurrency:
         arn = _whole(call, "GetFunctionConcurrency", params["FunctionName"])
         record = self._table.get(arn)
         if record is None:
-            raise missing(arn)
+            raise _missing(arn)
         return dict(shown(record) or {})
 
     async def delete(self, call: Call, params: Params) -> None:
@@ -97,7 +97,7 @@ class Concurrency:
 
         def mutate(before: FunctionRecord | None) -> FunctionRecord:
             if before is None:
-                raise missing(arn)
+                raise _missing(arn)
             return before if shown(before) is None else attach(before, RESERVED, "", None)
 
         async with self.turn:
@@ -171,6 +171,11 @@ def wanted(record: FunctionRecord, qualifier: str, count: int) -> dict[str, int]
     alias = record.aliases.get(qualifier)
     found = {qualifier: count} if alias is None else spread(count, alias.version, alias.weights)
     return {version: number for version, number in found.items() if version in record.versions}
+
+
+def _missing(arn: FunctionArn) -> ClientFault:
+    """These operations name ``$LATEST`` where the function is not there."""
+    return missing(arn.qualified(LATEST))
 
 
 def _whole(call: Call, action: str, text: str) -> FunctionArn:

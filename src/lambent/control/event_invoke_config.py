@@ -53,9 +53,7 @@ class EventInvokeConfigs:
         }
 
         def mutate(record: FunctionRecord | None) -> FunctionRecord:
-            if record is None or not has_qualifier(record, arn.qualifier):
-                raise not_found("The function doesn't exist.")
-            return attach(record, FAMILY, arn.qualifier or LATEST, made)
+            return attach(_require(record, arn), FAMILY, arn.qualifier or LATEST, made)
 
         await self._table.change(arn, mutate)
         return _show(arn, made)
@@ -66,7 +64,8 @@ class EventInvokeConfigs:
             raise invalid_parameter("You must specify at least one of error handling or destination setting.")
         arn = self._named(call, "UpdateFunctionEventInvokeConfig", params)
 
-        def mutate(record: FunctionRecord | None) -> FunctionRecord:
+        def mutate(found: FunctionRecord | None) -> FunctionRecord:
+            record = _require(found, arn)
             before = _existing(record, arn)
             after = {**before, **{name: params[name] for name in _SETTINGS if params.get(name) is not None}}
             if params.get("DestinationConfig") is not None:
@@ -76,7 +75,6 @@ class EventInvokeConfigs:
                 }
                 after["DestinationConfig"] = self._destinations.of_invocations(sides, arn)
             after["LastModified"] = self._clock.now()
-            assert record is not None
             return attach(record, FAMILY, arn.qualifier or LATEST, after)
 
         after = await self._table.change(arn, mutate)
@@ -99,9 +97,7 @@ class EventInvokeConfigs:
     def list_all(self, call: Call, params: Params) -> dict[str, Any]:
         """Of one function, by qualifier."""
         arn = resolve(call, "ListFunctionEventInvokeConfigs", params["FunctionName"]).unqualified
-        record = self._table.get(arn)
-        if record is None:
-            raise _missing(arn)
+        record = _require(self._table.get(arn), arn)
         held = sorted(all_attached(record, FAMILY).items())
         items = ((qualifier, _show(arn.qualified(qualifier), document)) for qualifier, document in held)
         page, more = page_marker.page(f"event-invoke/{arn.name}", params, items, self._limits.page)
@@ -109,6 +105,12 @@ class EventInvokeConfigs:
 
     def _named(self, call: Call, action: str, params: Params) -> FunctionArn:
         return resolve(call, action, params["FunctionName"], params.get("Qualifier"))
+
+
+def _require(record: FunctionRecord | None, arn: FunctionArn) -> FunctionRecord:
+    if record is None or not has_qualifier(record, arn.qualifier):
+        raise not_found("The function doesn't exist.")
+    return record
 
 
 def _existing(record: FunctionRecord | None, arn: FunctionArn) -> Mapping[str, Any]:

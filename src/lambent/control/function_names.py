@@ -41,12 +41,17 @@ def require_own(call: Call, action: str, arn: FunctionArn) -> None:
     if arn.region != call.region:
         raise not_found(f"Functions from '{arn.region}' are not reachable in this region ('{call.region}')")
     if arn.account != call.account:
-        raise ClientFault(
-            "AccessDeniedException",
-            403,
-            f"User: {call.principal} is not authorized to perform: lambda:{action} on resource: {arn} "
-            f"because no resource-based policy allows the lambda:{action} action",
-        )
+        raise denied(call, action, str(arn))
+
+
+def denied(call: Call, action: str, resource: str) -> ClientFault:
+    """403 for what belongs to another account."""
+    return ClientFault(
+        "AccessDeniedException",
+        403,
+        f"User: {call.principal} is not authorized to perform: lambda:{action} on resource: {resource} "
+        f"because no resource-based policy allows the lambda:{action} action",
+    )
 
 
 def require_latest(arn: FunctionArn) -> None:

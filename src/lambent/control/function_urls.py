@@ -99,20 +99,23 @@ class FunctionUrls:
         return self._show(arn, self._existing(self._table.get(arn), arn))
 
     async def update(self, call: Call, params: Params) -> dict[str, Any]:
-        """Cors is replaced whole."""
+        """Cors is replaced whole; InvokeMode is told only if it was given."""
         arn = self._named(call, "UpdateFunctionUrlConfig", params)
         cors = _cors(params.get("Cors"))
 
         def mutate(found: FunctionRecord | None) -> FunctionRecord:
-            before = self._existing(found, arn)
+            record = _require(found, arn)
+            before = self._existing(record, arn)
             after = {**before, **{name: params[name] for name in ("AuthType", "InvokeMode") if params.get(name)}}
             if cors is not None:
                 after["Cors"] = cors
             after["LastModifiedTime"] = _stamp(self._clock.now())
-            assert found is not None
-            return attach(found, FAMILY, arn.qualifier or "", after)
+            return attach(record, FAMILY, arn.qualifier or "", after)
 
-        return self._show(arn, self._existing(await self._table.change(arn, mutate), arn))
+        shown = self._show(arn, self._existing(await self._table.change(arn, mutate), arn))
+        if not params.get("InvokeMode"):
+            del shown["InvokeMode"]
+        return shown
 
     async def delete(self, call: Call, params: Params) -> None:
         arn = self._named(call, "DeleteFunctionUrlConfig", params)

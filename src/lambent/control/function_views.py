@@ -46,8 +46,8 @@ class FunctionViews:
                 answer["Code"]["SourceKMSKeyArn"] = record.configuration["_source_key"]
         if record.tags and arn.qualifier is None:
             answer["Tags"] = dict(record.tags)
-        whole = self._table.get(arn)
-        if whole is not None and (reserved := attached(whole, "reserved")) is not None:
+        reserved = attached(record, "reserved") if arn.qualifier is None else None
+        if reserved is not None:
             answer["Concurrency"] = dict(reserved)
         return answer
 

@@ -61,6 +61,7 @@ def parse_layer(text: str, region: str, account: str) -> tuple[LayerName, int | 
 class LayerVersion:
     """One published version. ``size`` is that of the zip, ``unzipped`` that of its files. ``created`` is in epoch seconds.
 
+    ``runtimes`` and ``architectures`` are ``None`` where the publisher said nothing of them.
     ``reference`` is where the zip is if it stays in a bucket.
     ``statements`` are those of its policy by their Sid, as AWS shows them; ``policy_revision`` is ``""`` before the first.
     """
@@ -73,8 +74,8 @@ class LayerVersion:
     created: float
     description: str = ""
     license: str | None = None
-    runtimes: tuple[str, ...] = ()
-    architectures: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] | None = None
+    architectures: tuple[str, ...] | None = None
     policy_revision: str = ""
     statements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reference: Reference | None = None
@@ -103,8 +104,8 @@ class LayerVersion:
             "created": self.created,
             "description": self.description,
             "license": self.license,
-            "runtimes": list(self.runtimes),
-            "architectures": list(self.architectures),
+            "runtimes": None if self.runtimes is None else list(self.runtimes),
+            "architectures": None if self.architectures is None else list(self.architectures),
             "policy_revision": self.policy_revision,
             "statements": {sid: dict(statement) for sid, statement in self.statements.items()},
         }
@@ -114,8 +115,8 @@ class LayerVersion:
     def from_document(document: Mapping[str, Any]) -> LayerVersion:
         given = dict(document)
         given["layer"] = LayerName(*given["layer"])
-        given["runtimes"] = tuple(given["runtimes"])
-        given["architectures"] = tuple(given["architectures"])
+        for name in ("runtimes", "architectures"):
+            given[name] = None if given[name] is None else tuple(given[name])
         if "reference" in given:
             given["reference"] = Reference.from_document(given["reference"])
         return LayerVersion(**given)

@@ -22,6 +22,7 @@ from lambent.control.code import CodeStore
 from lambent.control.code_room import CodeRoom
 from lambent.control.code_source import CodeSource, ObjectLost, Reference
 from lambent.control.function_configuration import timestamp
+from lambent.control.function_names import denied
 from lambent.control.layer_table import LayerName, LayerTable, LayerVersion, ResolvedLayers, parse_layer, with_statement
 from lambent.errors import ClientFault, conflict, invalid_parameter, not_found, precondition_failed
 from lambent.settings import Limits
@@ -90,8 +91,8 @@ class Layers:
                     created=self._clock.now(),
                     description=params.get("Description") or "",
                     license=params.get("LicenseInfo"),
-                    runtimes=tuple(params.get("CompatibleRuntimes") or ()),
-                    architectures=tuple(params.get("CompatibleArchitectures") or ()),
+                    runtimes=_given(params.get("CompatibleRuntimes")),
+                    architectures=_given(params.get("CompatibleArchitectures")),
                     reference=reference,
                 )
 
@@ -254,7 +255,7 @@ class Layers:
         """The layer, if it is of the caller's account and Region."""
         layer = self._named(text, call)
         if layer.account != call.account:
-            raise _denied(call, action, str(layer))
+            raise denied(call, action, str(layer))
         if layer.region != call.region:
             raise not_found(_NO_RESOURCE)
         return layer
@@ -264,7 +265,7 @@ class Layers:
         _require_number(number)
         version = self._table.get(layer, number) if layer.region == call.region else None
         if layer.account != call.account and (version is None or not _allows(version, call.account)):
-            raise _denied(call, "GetLayerVersion", f"{layer}:{number}")
+            raise denied(call, "GetLayerVersion", f"{layer}:{number}")
         if version is None:
             raise not_found(_NO_RESOURCE)
         return version
@@ -290,9 +291,9 @@ def _show(version: LayerVersion) -> dict[str, Any]:
         "Description": version.description,
         "CreatedDate": timestamp(version.created),
     }
-    if version.runtimes:
+    if version.runtimes is not None:
         shown["CompatibleRuntimes"] = list(version.runtimes)
-    if version.architectures:
+    if version.architectures is not None:
         shown["CompatibleArchitectures"] = list(version.architectures)
     if version.license is not None:
         shown["LicenseInfo"] = version.license
@@ -302,7 +303,13 @@ def _show(version: LayerVersion) -> dict[str, Any]:
 def _matches(version: LayerVersion, params: Params) -> bool:
     """Whether a version is compatible with what a list asks for. One that names nothing is compatible with nothing in particular."""
     runtime, architecture = params.get("CompatibleRuntime"), params.get("CompatibleArchitecture")
-    return (not runtime or runtime in version.runtimes) and (not architecture or architecture in version.architectures)
+    if runtime and runtime not in (version.runtimes or ()):
+        return False
+    return not architecture or architecture in (version.architectures or ())
+
+
+def _given(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def _place(version: LayerVersion) -> tuple[float, str]:
@@ -365,12 +372,3 @@ def _policy(version: LayerVersion) -> str:
 
 def _compact(document: Mapping[str, Any]) -> str:
     return json.dumps(document, separators=(",", ":"))
-
-
-def _denied(call: Call, action: str, resource: str) -> ClientFault:
-    return ClientFault(
-        "AccessDeniedException",
-        403,
-        f"User: {call.principal} is not authorized to perform: lambda:{action} on resource: {resource} "
-        f"because no resource-based policy allows the lambda:{action} action",
-    )

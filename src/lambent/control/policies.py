@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from lambent.arn import LATEST, FunctionArn
-from lambent.control.attachments import attach, attached, find, has_qualifier, require
+from lambent.control.attachments import attach, attached, has_qualifier, require
 from lambent.control.function_configuration import FunctionRecord
 from lambent.control.function_names import resolve
 from lambent.control.function_table import FunctionTable
@@ -60,8 +60,9 @@ class Policies:
         await self._change(_plain(arn), params, lambda policy: without_statement(policy, params["StatementId"]))
 
     def get(self, call: Call, params: Params) -> dict[str, Any]:
-        arn, record = find(self._table, call, "GetPolicy", params["FunctionName"], params.get("Qualifier"))
-        return _show(record, _plain(arn))
+        """Of a qualifier that does not exist, AWS says no more than of one without a policy."""
+        arn = resolve(call, "GetPolicy", params["FunctionName"], params.get("Qualifier"))
+        return _show(require(self._table.get(arn), arn.unqualified), _plain(arn))
 
     async def put_whole(self, call: Call, params: Params) -> dict[str, Any]:
         """PutResourcePolicy: replaces the statements of AddPermission, too."""

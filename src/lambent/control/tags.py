@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from lambent.arn import FunctionArn, parse_function
 from lambent.control.function_configuration import FunctionRecord
-from lambent.control.function_names import missing, require_own
+from lambent.control.function_names import denied, missing, require_own
 from lambent.control.function_rules import Rules
 from lambent.control.function_state import Operation
 from lambent.control.function_table import FunctionTable
@@ -28,7 +29,7 @@ class Tagged(Protocol):
 
 
 class Tags:
-    """``families`` by what stands in their ARNs, e.g. ``event-source-mapping``. Tagging changes neither RevisionId nor LastModified."""
+    """``families`` by what stands in their ARNs, e.g. ``event-source-mapping``. Tagging gives a function a new RevisionId."""
 
     def __init__(self, table: FunctionTable, rules: Rules, families: Mapping[str, Tagged] | None = None) -> None:
         self._table = table
@@ -81,7 +82,7 @@ class Tags:
             refusal = None if operation is None else before.state.refuse(operation, str(arn))
             if refusal is not None:
                 raise refusal
-            return replace(before, tags=dict(change(before.tags)))
+            return replace(before, tags=dict(change(before.tags)), revision_id=str(uuid.uuid4()))
 
         await self._table.change(arn, mutate)
 
@@ -93,8 +94,10 @@ class Tags:
         family = self._families.get(parts[5])
         if family is None:
             raise NotImplementedFault("lambda", f"{action} for {parts[5] or 'unknown'} resources")
-        if (parts[3], parts[4]) != (call.region, call.account):
+        if parts[3] != call.region:
             raise not_found("The resource you requested does not exist.")
+        if parts[4] != call.account:
+            raise denied(call, action, resource)
         return family
 
 
