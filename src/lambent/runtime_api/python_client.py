@@ -22,6 +22,7 @@ User code shares this process and may do to it what it likes; the node trusts no
 
 from __future__ import annotations
 
+import _random
 import atexit
 import builtins
 import contextlib
@@ -314,6 +315,7 @@ class FrameClient(LambdaRuntimeClient, awslambda.Transport):  # type: ignore[mis
 
 _marshallers: dict[str, CompiledMarshaller] = {}
 _bootstrap_code = bootstrap.__loader__.get_code(bootstrap.__name__)
+_is_plain = (bootstrap.LogFormat.TEXT.value, "") == (bootstrap._AWS_LAMBDA_LOG_FORMAT, bootstrap._AWS_LAMBDA_LOG_LEVEL)
 
 
 def preload() -> None:
@@ -324,6 +326,7 @@ def preload() -> None:
         with contextlib.suppress(ImportError, TypeError, SyntaxError):
             importlib.import_module(name)
     imports.note_preloaded(before)
+    imports.put_sdk_aside()
     if not hasattr(builtins, "exit"):  # an interpreter started with -S
         site.setquit()
         site.setcopyright()
@@ -339,7 +342,7 @@ def _rehearse() -> None:
     of ``serve`` and the loop over events are gone through a few dozen times with made-up events.
     """
     for _ in range(_REHEARSALS):
-        imports.search_path(dict(os.environ), sys.path)
+        imports.search_path(os.environ, sys.path)
         _settle_logging()
         original = sys.modules.pop("keyword", None)  # any small module will do for a rehearsal of importing one
         imports.expect_handler("keyword.iskeyword", imports.STDLIB, ["keyword.py"])
@@ -428,14 +431,15 @@ def _settle_process(handler: str) -> None:
     task_root = environ.setdefault("LAMBDA_TASK_ROOT", "/var/task")
     environ.setdefault("PYTHONPATH", runtime_dir)
     time.tzset()
-    random.seed()  # siblings of one zygote must not share their dice
-    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
+    _random.Random.seed(random._inst)  # siblings of one zygote must not share their dice
+    random._inst.gauss_next = None  # type: ignore[attr-defined]
+    threading._main_thread._native_id = threading.get_native_id()  # type: ignore[attr-defined]
     try:
         os.chdir(task_root)
     except OSError as error:
         raise SystemExit(f"cannot enter {task_root}: {error}") from error
     sys.argv[:] = [os.path.join(runtime_dir, "bootstrap.py")]
-    sys.path[:] = imports.search_path(dict(environ), sys.path)
+    sys.path[:] = imports.search_path(environ, sys.path)
     names = [imports.settle_folder(folder) for folder in sys.path[: sys.path.index(runtime_dir)]]
     imports.expect_handler(handler, sys.path[0], names[0])
     _settle_streams()
@@ -450,6 +454,8 @@ def _settle_streams() -> None:
 def _settle_logging() -> None:
     """Run the body of ``bootstrap`` anew if this environment would have made it define something else."""
     environ = os.environ
+    if _is_plain and environ.get("AWS_LAMBDA_LOG_FORMAT", "Text") == "Text" and "AWS_LAMBDA_LOG_LEVEL" not in environ:
+        return
     wanted = (
         bootstrap.LogFormat.from_str(environ.get("AWS_LAMBDA_LOG_FORMAT")),
         bootstrap._get_log_level_from_env_var(environ.get("AWS_LAMBDA_LOG_LEVEL")),

@@ -4,6 +4,10 @@ The zygote has imported much before the function is known (``PRELOADED`` in ``py
 of one of these names must get its own, so the preloaded one is forgotten (``settle_folder``). The AWS SDK and what it stands on go as one,
 since half of one version and half of another would not work.
 
+**The AWS SDK.** A function may also bring one outside the folders that are looked at, and say so itself: ``sys.path.insert(0, "vendor")``.
+So the zygote puts the SDK's modules aside once it has them (``put_sdk_aside``), and ``AsideFinder`` gives them back one by one as they are
+imported, if at the first of them the search path leads to no other. Then a function sees only what it asked for, as on AWS.
+
 **The handler.** The import system looks for a module at every place where one could be, and each step of that search writes to a page that
 the child shares with its zygote, at some microseconds a page. For the handler's module the answer is known as soon as the function's folder
 is listed: if there is one ``app.py``, nothing else of that name and no cached bytecode, that file is it. ``HandlerFinder`` says so when the
@@ -17,8 +21,10 @@ from __future__ import annotations
 import os
 import site
 import sys
+from collections.abc import Mapping
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from types import CodeType
+from types import CodeType, ModuleType
 
 STDLIB = os.path.dirname(os.__file__)
 
@@ -35,7 +41,15 @@ def note_preloaded(before: set[str]) -> None:
             preloaded[top] = file.startswith(STDLIB)
 
 
-def search_path(environ: dict[str, str], inherited: list[str]) -> list[str]:
+def put_sdk_aside() -> None:
+    """The modules of the SDK leave ``sys.modules``, and wait for whoever imports them."""
+    names = [name for name, module in sys.modules.items() if not preloaded.get(name.partition(".")[0], True) and module.__spec__]
+    aside.modules.update({name: sys.modules.pop(name) for name in names})
+    if PathFinder in sys.meta_path:
+        sys.meta_path.insert(sys.meta_path.index(PathFinder), aside)
+
+
+def search_path(environ: Mapping[str, str], inherited: list[str]) -> list[str]:
     """``sys.path`` as on AWS: the function, layers, the runtime, the standard library; the host's own packages are not on it.
 
     A ``PYTHONPATH`` of the user's takes the place of the layers' folders, as on AWS.
@@ -124,6 +138,48 @@ class HandlerLoader(SourceFileLoader):
         return code
 
 
+class AsideFinder(Loader):
+    """Finds modules that are loaded already and were put aside."""
+
+    def __init__(self) -> None:
+        self.modules: dict[str, ModuleType] = {}
+        self._is_settled = False
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name not in self.modules:
+            return None
+        if not self._is_settled:
+            self._is_settled = True
+            if not self._is_first():
+                _forget({name.partition(".")[0]})
+                return None
+        known = self.modules[name].__spec__
+        assert known is not None
+        spec = ModuleSpec(name, self, origin=known.origin, loader_state=known)
+        spec.submodule_search_locations = known.submodule_search_locations
+        spec.has_location = known.has_location
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.modules.pop(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It has run already; all that the import system has changed is its spec."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+    def _is_first(self) -> bool:
+        """Would a search find these very packages, all of them? The folders of the usual path have been looked at already."""
+        if sys.path == search_path(dict(os.environ), sys.path):
+            return True
+        packages = {name: module for name, module in self.modules.items() if "." not in name}
+        found = {name: PathFinder.find_spec(name) for name in packages}
+        return all(spec is not None and spec.origin == packages[name].__file__ for name, spec in found.items())
+
+
+aside = AsideFinder()
+
+
 def _is_module(path: str, suffix: str) -> bool:
     """A folder without ``__init__`` is a namespace package and gives way to regular modules further down the path."""
     if suffix:
@@ -135,9 +191,10 @@ def _forget(shadowed: set[str]) -> None:
     """Unload preloaded modules that the function brings itself; as one, where they belong to the AWS SDK and what it stands on."""
     if not all(preloaded[top] for top in shadowed):
         shadowed = shadowed | {top for top, is_stdlib in preloaded.items() if not is_stdlib}
-    for name in list(sys.modules):
-        if name.partition(".")[0] in shadowed:
-            del sys.modules[name]
+    for modules in (sys.modules, aside.modules):
+        for name in list(modules):
+            if name.partition(".")[0] in shadowed:
+                del modules[name]
     for top in shadowed:
         del preloaded[top]
 
