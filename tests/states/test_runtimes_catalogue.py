@@ -208,7 +208,8 @@ def test_versions_are_printed_as_on_aws(runtime, version, text):
 def test_a_plan_tells_how_a_python_is_wrapped():
     plan = Catalogue([REAL], {}).plan(MINOR)
     assert (plan.runtime, plan.transport, plan.argv, plan.prefix) == (MINOR, "frames", (), sys.base_prefix)
-    assert plan.wrapped == (f"/var/lang/bin/{MINOR}", "/var/runtime/lambent_runtime_client.py", "--channel-fd", "3")
+    inside = "/usr" if sys.base_prefix == "/usr" else "/var/lang"  # the system's own stays where it is
+    assert plan.wrapped == (f"{inside}/bin/{MINOR}", "/var/runtime/lambent_runtime_client.py", "--channel-fd", "3")
     assert {"awslambdaric", "lambent_runtime_client.py"} <= {name for name, _ in plan.runtime_dir}
 
 
