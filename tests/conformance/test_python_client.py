@@ -687,6 +687,63 @@ def test_the_source_of_the_handler_may_be_in_any_encoding(start, tmp_path):
         assert json.loads(runtime.invoke(b"{}").body) == "é"
 
 
+BRINGS_ITS_OWN = """
+    import sys
+    sys.path.insert(0, "vendor")
+    from botocore.config import word
+    import boto3, botocore.config, six, urllib3.util
+    def handler(event, context):
+        return [word, boto3.word, botocore.config.word, urllib3.__file__ == urllib3.util.__file__.replace("util/", "")]
+"""
+
+
+@both_modes
+def test_an_sdk_on_a_path_that_the_function_sets_itself(start, interpreter, tmp_path):
+    if not has_sdk(interpreter):
+        pytest.skip(f"no boto3 for {interpreter.runtime}: python -m lambent.runtimes.prepare has not run")
+    vendor = tmp_path / "task" / "vendor"
+    for name, word in (("boto3/__init__", "mine"), ("botocore/__init__", "mine"), ("botocore/config", "mine too")):
+        (vendor / name).parent.mkdir(parents=True, exist_ok=True)
+        (vendor / f"{name}.py").write_text(f"word = {word!r}\n")
+    runtime = start(source=BRINGS_ITS_OWN)
+    runtime.ready()
+    assert json.loads(runtime.invoke(b"{}").body) == ["mine too", "mine", "mine too", True]
+
+
+ASKED_FOR = """
+    import importlib, importlib.metadata, importlib.util, pickle, sys
+    before = [name for name in sys.modules if name.partition(".")[0] in ("boto3", "botocore", "six")]
+    sys.path.append("/nowhere")
+    is_there = importlib.util.find_spec("boto3") is not None
+    from botocore.config import Config
+    import botocore.session, boto3, six.moves.urllib.parse as parse
+    from boto3.dynamodb.types import TypeSerializer
+    def handler(event, context):
+        specs = [sys.modules[name].__spec__ for name in ("boto3", "botocore.config", "boto3.dynamodb.types")]
+        assert pickle.loads(pickle.dumps(Config)) is Config
+        assert importlib.reload(sys.modules["botocore.config"]).Config is not Config
+        return {
+            "before": before, "there": is_there, "quoted": parse.quote(" "), "typed": TypeSerializer().serialize("a"),
+            "version": importlib.metadata.version("boto3") == boto3.__version__,
+            "specs": [[spec.name, type(spec.loader).__name__, spec.loader_state] for spec in specs],
+            "package": boto3.__spec__.submodule_search_locations == boto3.__path__,
+            "same": boto3.session.botocore.session is botocore.session,
+        }
+"""
+
+
+@both_modes
+def test_the_sdk_comes_back_for_whoever_imports_it(start, interpreter):
+    if not has_sdk(interpreter):
+        pytest.skip(f"no boto3 for {interpreter.runtime}: python -m lambent.runtimes.prepare has not run")
+    runtime = start(source=ASKED_FOR, PYTHONWARNINGS="ignore")
+    runtime.ready()
+    seen = json.loads(runtime.invoke(b"{}").body)
+    assert seen["specs"] == [[name, "SourceFileLoader", None] for name in ("boto3", "botocore.config", "boto3.dynamodb.types")]
+    assert (seen["before"], seen["there"], seen["quoted"], seen["typed"]) == ([], True, "%20", {"S": "a"})
+    assert (seen["version"], seen["package"], seen["same"]) == (True, True, True)
+
+
 @both_modes
 def test_the_sdk_is_there(start, interpreter):
     if not has_sdk(interpreter):

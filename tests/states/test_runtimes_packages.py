@@ -25,7 +25,9 @@ def interpreter(minor: int) -> Interpreter:
 
 
 def names(minor: int, *folders: Path) -> list[str]:
-    return [name for name, _ in runtime_packages(interpreter(minor), list(map(str, folders)))]
+    """Without the folders that tell which version a package is."""
+    found = [name for name, _ in runtime_packages(interpreter(minor), list(map(str, folders)))]
+    return [name for name in found if not name.endswith(".dist-info")]
 
 
 @pytest.mark.parametrize(
@@ -53,11 +55,19 @@ def test_requirements(requirement, allowed, refused):
 @pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])
 def test_current_interpreters_get_all_of_it(minor):
     packages = runtime_packages(interpreter(minor))
-    assert [name for name, _ in packages] == [*CLIENT, "snapshot_restore_py.py", *SDK]
+    assert names(minor) == [*CLIENT, "snapshot_restore_py.py", *SDK]
     for name, path in packages:
         assert Path(path).name == {"lambent_runtime_imports.py": "python_imports.py"}.get(name, name)
         assert Path(path).exists()
         assert "runtime_client" not in name
+
+
+def test_packages_tell_which_version_they_are():
+    described = [name for name, path in runtime_packages(interpreter(12)) if Path(path, "METADATA").exists()]
+    assert {name.partition("-")[0] for name in described} == {
+        *("awslambdaric", "simplejson", "snapshot_restore_py", "boto3", "botocore", "s3transfer", "jmespath", "python_dateutil"),
+        *("urllib3", "six"),
+    }
 
 
 def test_interpreters_that_boto3_left_behind_get_the_client_only():
@@ -70,12 +80,15 @@ def test_interpreters_that_boto3_left_behind_get_the_client_only():
 @pytest.mark.parametrize("inner", ["", "python3.8"])
 def test_a_prepared_folder_takes_the_place_of_the_sdk(tmp_path, inner):
     folder = tmp_path / "packages" / "python3.8"
-    for name in ("boto3", "botocore", "bin", "boto3-1.37.38.dist-info", "__pycache__", "simplejson"):
+    for name in ("boto3", "botocore", "bin", "boto3-1.37.38.dist-info", "__pycache__", "simplejson", "simplejson-3.1.dist-info"):
         (folder / name).mkdir(parents=True)
     (folder / "six.py").write_text("")
     given = folder if inner else folder.parent
     assert names(8, given) == [*CLIENT, "boto3", "botocore", "six.py"]
-    assert dict(runtime_packages(interpreter(8), [str(given)]))["boto3"] == str(folder / "boto3")
+    found = dict(runtime_packages(interpreter(8), [str(given)]))
+    assert found["boto3"] == str(folder / "boto3")
+    assert "boto3-1.37.38.dist-info" in found
+    assert "simplejson-3.1.dist-info" not in found  # ours goes before it
     assert has_sdk(interpreter(8), [str(given)])
     assert names(9, given) == [*CLIENT, "snapshot_restore_py.py"]
 

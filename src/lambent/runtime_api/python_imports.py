@@ -170,7 +170,7 @@ class AsideFinder(Loader):
 
     def _is_first(self) -> bool:
         """Would a search find these very packages, all of them? The folders of the usual path have been looked at already."""
-        if sys.path == search_path(dict(os.environ), sys.path):
+        if sys.path == search_path(os.environ, sys.path):
             return True
         packages = {name: module for name, module in self.modules.items() if "." not in name}
         found = {name: PathFinder.find_spec(name) for name in packages}

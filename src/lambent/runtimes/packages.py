@@ -43,7 +43,7 @@ _SDK = (
     ("six", "six"),
 )
 _CLAUSE = re.compile(r"(>=|<=|==|!=|~=|>|<)\s*(\d+(?:\.\d+)*)(\.\*)?")
-_NOT_PACKAGES = (".dist-info", ".egg-info", ".pth")
+_NOT_PACKAGES = (".egg-info", ".pth")
 
 
 def default_folder() -> Path:
@@ -63,7 +63,7 @@ def runtime_packages(interpreter: Interpreter, folders: Sequence[str] = ()) -> l
     prepared = _prepared(interpreter.runtime, folders)
     if prepared is not None:
         taken = {name for name, _ in packages}
-        return packages + [(name, path) for name, path in _entries(prepared) if name not in taken]
+        return packages + [(name, path) for name, path in _entries(prepared) if name.partition("-")[0] not in taken]
     if sdk_supports(interpreter.version):
         packages += _own(_SDK)
     return packages
@@ -118,9 +118,18 @@ def _supports(distribution: str, version: tuple[int, int, int]) -> bool:
 
 
 def _own(packages: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    for _, module in packages:
-        path = _location(module)
-        yield path.name, str(path)
+    for distribution, module in packages:
+        for path in (_location(module), _description(distribution)):
+            if path is not None:
+                yield path.name, str(path)
+
+
+@cache
+def _description(distribution: str) -> Path | None:
+    """The folder that tells ``importlib.metadata`` which version this is; on AWS it lies beside the package, and tracers look for it."""
+    found = metadata.distribution(distribution)
+    folder = Path(str(found.locate_file(f"{distribution.replace('-', '_')}-{found.version}.dist-info")))
+    return folder if folder.is_dir() else None
 
 
 @cache
