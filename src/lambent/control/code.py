@@ -43,6 +43,7 @@ from lambent.control.code_spares import MIN_FILES, Spare, Spares, copy, discard
 from lambent.control.layer_merge import merge, merged_key
 from lambent.control.zip_archive import flush, unpack
 from lambent.control.zip_patch import Unpatchable, apply, compare, count, directory
+from lambent.disk import sync_directory
 from lambent.errors import ClientFault, PlatformFault
 from lambent.settings import Limits
 from lambent.store.contract import Blobs, Delete, Put, Store, StoreUnavailable
@@ -341,7 +342,7 @@ class CodeStore:
         except BaseException:
             shutil.rmtree(workshop, ignore_errors=True)
             raise
-        _sync_folder(self._root)
+        sync_directory(self._root)
         return size
 
     def _patch(self, content: bytes, sha256: str, old: bytes, before: str, unzipped: int, spare: Spare | None) -> int | None:
@@ -361,7 +362,7 @@ class CodeStore:
             raise
         finally:
             discard(workshop)
-        _sync_folder(self._root)
+        sync_directory(self._root)
         return size
 
     def _copy(self, sha256: str) -> Path:
@@ -385,7 +386,7 @@ class CodeStore:
         except BaseException:
             shutil.rmtree(workshop, ignore_errors=True)
             raise
-        _sync_folder(self._root)
+        sync_directory(self._root)
 
     def _check(self, content: bytes) -> Code:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -438,11 +439,3 @@ def measure(folder: Path) -> int:
                 elif not entry.is_symlink():
                     total += entry.stat(follow_symlinks=False).st_size
     return total
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,7 +22,6 @@ Everything here is blocking and runs in a thread.
 from __future__ import annotations
 
 import calendar
-import ctypes
 import io
 import lzma
 import os
@@ -30,10 +29,11 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lambent.disk import sync_file_system
 from lambent.errors import ClientFault, invalid_parameter
 
 MAX_ENTRIES = 100_000
@@ -258,7 +258,7 @@ def _when(info: zipfile.ZipInfo) -> int:
 
 def flush(folder: Path, files: int) -> None:
     """Bring ``folder`` and all in it to the disk: one by one, or, for many files, with one flush of the file system."""
-    if files > FEW_FILES and _syncfs(folder):
+    if files > FEW_FILES and sync_file_system(folder):
         return
     for path in _tree(folder):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -276,18 +276,3 @@ def _tree(folder: Path) -> Iterator[str]:
             if not os.path.islink(path):
                 yield path
         yield place
-
-
-def _syncfs(folder: Path) -> bool:
-    """Flush the file system that holds ``folder``; false where this C library has no such call."""
-    call: Callable[[int], int] | None = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if call is None:
-        return False
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if call(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(descriptor)
-    return True

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lambent.control.zip_archive import MAX_ENTRIES, too_large, unpack
+from lambent.disk import sync_directory
 
 _LINE = struct.Struct("<4s24xHHH8xI")  # signature, lengths of name, extra and comment, place
 _LOCAL = struct.Struct("<4s22xHH")  # signature, lengths of name and extra
@@ -153,7 +154,7 @@ def apply(patch: Patch, folder: str, workshop: Path, unzipped: int, limit: int) 
     for path, when in times.items():
         if path != folder:
             os.utime(path, ns=(when, when))
-        _sync(path)
+        sync_directory(path)
     return unzipped
 
 
@@ -295,11 +296,3 @@ def _drop_parents(folder: str, name: str, names: frozenset[bytes], times: dict[s
 def _note(path: str, times: dict[str, int]) -> None:
     if path not in times:
         times[path] = os.lstat(path).st_mtime_ns
-
-
-def _sync(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

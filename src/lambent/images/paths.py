@@ -12,7 +12,6 @@ What stands under its final name came there by one rename after it was flushed.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lambent.disk import sync_directory, sync_file_system
 from lambent.images.layer import Budget, unpack
 from lambent.images.manifest import Manifest, choose, digest_of
 
@@ -73,10 +73,11 @@ class ImagePaths:
             with open(part, "rb") as file:
                 size = unpack(file, folder / "fs", diff_id, budget, go_on)
             (folder / "size").write_text(str(size))
-            _flush(folder)
+            if not sync_file_system(folder):
+                os.sync()
             with contextlib.suppress(FileExistsError):
                 os.rename(folder, self._layers / hex_of(diff_id))
-        _sync(self._layers)
+        sync_directory(self._layers)
 
     def part(self, digest: str, diff_id: str) -> Path:
         """Where the blob ``digest`` is collected that some image takes for ``diff_id``; whether it is, only unpacking tells."""
@@ -105,7 +106,7 @@ class ImagePaths:
         with self._workshop() as workshop:
             _write(workshop / "image", document)
             os.rename(workshop / "image", self._images / f"{digest}.json")
-        _sync(self._images)
+        sync_directory(self._images)
 
     def read(self, digest: str) -> tuple[Manifest, bytes] | None:
         """The manifest and the configuration of an image that was kept; ``None`` where it is missing or damaged."""
@@ -155,26 +156,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    """Bring the file system that holds ``folder`` to the disk."""
-    call: Callable[[int], int] | None = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if call is None:
-        os.sync()
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if call(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

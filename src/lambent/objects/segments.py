@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import IO
 
 from lambent.clock import Clock
+from lambent.disk import sync_directory
 from lambent.objects.checksums import Digests
 from lambent.objects.faults import entity_too_large
-from lambent.store.connection import sync_directory, unavailable
+from lambent.store.connection import unavailable
 
 BLOCK = 1 << 20
 PARALLEL = 4

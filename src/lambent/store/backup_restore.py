@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from lambent.clock import Clock
+from lambent.disk import sync_directory
 from lambent.store.backup_archive import ArchiveReader, BadArchive, Member, unpack
-from lambent.store.connection import sync_directory, unavailable
+from lambent.store.connection import unavailable
 from lambent.store.contract import Store, StoreUnavailable
 from lambent.store.export import KeptDocument, KeptEntry, KeptMessage, decode
 from lambent.store.export_sqlite import TableLoader

@@ -17,7 +17,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO
 
-from lambent.store.connection import sync_directory, unavailable
+from lambent.disk import sync_directory
+from lambent.store.connection import unavailable
 from lambent.store.contract import StoreUnavailable
 
 _ADDRESS = re.compile(r"[0-9a-f]{64}")

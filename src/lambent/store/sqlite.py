@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lambent.clock import Clock
+from lambent.disk import sync_directory
 from lambent.store import export_sqlite, mutations
-from lambent.store.connection import connect, sync_directory, unavailable
+from lambent.store.connection import connect, unavailable
 from lambent.store.contract import Append, Mutation
 from lambent.store.database import DatabaseStore
 from lambent.store.file_lock import FileLock
