@@ -120,6 +120,8 @@ def test_an_image_from_a_registry_runs(api: Any, create: Create, registry: Regis
         "ImageUri": uri,
         "ResolvedImageUri": f"{registry.host}/team/app@{image.digest}",
     }
+    with pytest.raises(api.exceptions.InvalidParameterValueException, match="Code signing is not supported for functions created with"):
+        api.get_function_code_signing_config(FunctionName="plain")
     seen, answer = call(api, "plain", {"x": [1, "ü"]})
     assert "FunctionError" not in answer
     assert seen["event"] == {"x": [1, "ü"]}

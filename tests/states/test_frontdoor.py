@@ -588,7 +588,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("isolated", "tenant", "message"),
         [
-            (True, "", "Add a valid tenant ID in your request and try again."),
+            (
+                True,
+                "",
+                "The invoked function is enabled with tenancy configuration. Add a valid tenant ID in your request and try again.",
+            ),
             (False, "t", "The function is not configured for tenant isolation; a tenant id is not allowed."),
         ],
     )

@@ -28,7 +28,7 @@ def test_runtimes_with_snap_start(runtime: str) -> None:
         ({"Runtime": "java8.al2", **SNAP}, "java8.al2 is not supported for SnapStart enabled functions."),
         ({"Runtime": "nodejs22.x", **SNAP}, "nodejs22.x is not supported for SnapStart enabled functions."),
         ({"Runtime": "provided.al2023", **SNAP}, "provided.al2023 is not supported"),
-        (SNAP, "Container image is not supported"),
+        (SNAP, "ContainerImage is not supported"),
         ({"Runtime": "python3.12", **SNAP, "EphemeralStorage": {"Size": 513}}, "ephemeral storage"),
         ({"Runtime": "python3.12", **SNAP, "FileSystemConfigs": [{}]}, "FileSystemConfigs"),
         ({"VpcConfig": {"SecurityGroupIds": ["sg-1"]}}, "must coexist"),

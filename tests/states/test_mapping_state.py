@@ -183,7 +183,7 @@ def test_brokers_of_ones_own():
             "1 validation error detected: Value '11' at 'batchSize' failed to satisfy constraint: "
             "Member must have value less than or equal to 10",
         ),
-        ({"EventSourceArn": FIFO, "MaximumBatchingWindowInSeconds": 1}, "Batching window is not supported for FIFO queues."),
+        ({"EventSourceArn": FIFO, "MaximumBatchingWindowInSeconds": 1}, "Batching window is not supported for FIFO queues"),
         (
             {"EventSourceArn": QUEUE, "ScalingConfig": {"MaximumConcurrency": 2}, "ProvisionedPollerConfig": {"MinimumPollers": 2}},
             "ScalingConfig and ProvisionedPollerConfig must not be given together.",

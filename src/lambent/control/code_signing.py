@@ -114,8 +114,7 @@ class CodeSigning:
             self.require(call, arn)
             if record is None:
                 raise missing(function)
-            if is_image(record.configuration):
-                raise invalid_parameter("Code signing is not supported for functions created with container images.")
+            _require_zip(record)
             return attach(record, FAMILY, "", arn)
 
         async with self._table.turn(f"use of {arn}"):
@@ -128,6 +127,7 @@ class CodeSigning:
         record = self._functions.get(function)
         if record is None:
             raise missing(function)
+        _require_zip(record)
         return {"FunctionName": function.name, "CodeSigningConfigArn": attached(record, FAMILY) or ""}
 
     async def delete_for(self, call: Call, params: Params) -> None:
@@ -192,6 +192,11 @@ class CodeSigning:
 
     def _users(self, arn: str) -> list[FunctionRecord]:
         return sorted((record for record in self._functions if attached(record, FAMILY) == arn), key=lambda record: record.arn.name)
+
+
+def _require_zip(record: FunctionRecord) -> None:
+    if is_image(record.configuration):
+        raise invalid_parameter("Code signing is not supported for functions created with container images.")
 
 
 def _arn(call: Call, name: str) -> str:

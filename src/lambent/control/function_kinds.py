@@ -118,7 +118,7 @@ def _check_snap_start(snap_start: Params | None, params: Params) -> None:
     runtime = params.get("Runtime") or ""
     match = _SNAPPED.match(runtime)
     if match is None or not any(group and int(group) >= least for group, least in zip(match.groups(), _SNAPPED_FROM, strict=True)):
-        raise invalid_parameter(f"{runtime or 'Container image'} is not supported for SnapStart enabled functions.")
+        raise invalid_parameter(f"{runtime or 'ContainerImage'} is not supported for SnapStart enabled functions.")
     if params.get("FileSystemConfigs"):
         raise invalid_parameter("SnapStart is not supported for functions with FileSystemConfigs.")
     if ((params.get("EphemeralStorage") or {}).get("Size") or 512) > 512:

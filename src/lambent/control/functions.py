@@ -229,7 +229,7 @@ class Functions:
                 raise missing(arn)
             users = sorted(name for name, alias in before.aliases.items() if alias.points_at(number))
             if users and number in before.versions:
-                raise conflict(f"Version {number} of function {arn.name} cannot be deleted: it is used by alias {', '.join(users)}.")
+                raise conflict(f"Unable to delete version because the following aliases reference it: [{', '.join(users)}]")
             if number not in before.versions:
                 return before
             return detach_all(replace(before, versions={key: version for key, version in before.versions.items() if key != number}), number)

@@ -284,7 +284,7 @@ def _ranges(kind: Kind, config: Config) -> None:
         raise validation_fault([violation("batchSize", config["BatchSize"], at_most(most))])
     window = config.get("MaximumBatchingWindowInSeconds", 0)
     if is_fifo(config) and window:
-        raise invalid_parameter("Batching window is not supported for FIFO queues.")
+        raise invalid_parameter("Batching window is not supported for FIFO queues")
     if kind.name == "sqs" and config["BatchSize"] > 10 and not window:  # streams have 100 without a window by default
         raise invalid_parameter("Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10")
 

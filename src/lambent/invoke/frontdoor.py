@@ -110,5 +110,7 @@ class FrontDoor:
 def _tenant_fault(version: FunctionVersion) -> ClientFault:
     """A tenant is missing, or named where there are none (contract 02 §1)."""
     if version.tenant_isolation:
-        return invalid_parameter("Add a valid tenant ID in your request and try again.")
+        return invalid_parameter(
+            "The invoked function is enabled with tenancy configuration. Add a valid tenant ID in your request and try again."
+        )
     return invalid_parameter("The function is not configured for tenant isolation; a tenant id is not allowed.")
