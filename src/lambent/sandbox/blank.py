@@ -13,6 +13,7 @@ Runs in the interpreter of the function, CPython 3.8 to 3.14, from the sandbox's
 
 from __future__ import annotations
 
+import _socket
 import array
 import json
 import os
@@ -38,6 +39,7 @@ CHANNEL_FD = 3
 _GATE_FD, _HOLD_FD = 4, 5
 _MAX_MESSAGE = 1 << 18  # read into a buffer of this size, of which only what arrives is touched
 _MAX_DESCRIPTORS = 250
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # what ``json.loads`` comes to, without the Python around it
 _LIMITS = (
     (resource.RLIMIT_NOFILE, 1024, 1024),
     (resource.RLIMIT_CORE, 1, 1),  # with 0 the host's core dump handler would still be run; with 1 neither handler nor file
@@ -46,17 +48,17 @@ _LIMITS = (
 )
 
 
-def receive(control: socket.socket) -> tuple[Message, list[int]]:
+def receive(control: _socket.socket) -> tuple[Message, list[int]]:
     """The next message and its descriptors; an empty message when the peer is gone."""
     data, ancillary, _, _ = control.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4))
     fds: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.extend(struct.unpack("=%di" % (len(payload) // 4), payload[: len(payload) // 4 * 4]))  # noqa: UP031
-    return (json.loads(data) if data else {}), fds
+    return (_scan(data.decode(), 0)[0] if data else {}), fds
 
 
-def run(control: socket.socket, shell: int, attach: list[int], config: Message, program: bytes, client: Any) -> NoReturn:
+def run(control: _socket.socket, shell: int, attach: list[int], config: Message, program: bytes, client: Any) -> NoReturn:
     """Live as a blank and then as an environment.
 
     ``shell`` is a pidfd of process 1, ``attach`` are the doors of the cgroups, ``config`` is what the launcher knows already: uid,
@@ -100,11 +102,12 @@ def _prepare(shell: int, attach: list[int], config: Message) -> None:
         furnish.set_limit(limit, soft, hard)
     furnish.set_limit(resource.RLIMIT_NPROC, config["pids"], config["pids"])
     kernel.drop_bounding_set()
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("500")  # a machine short of memory loses sandboxes before it loses the platform
+    adjust = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.write(adjust, b"500")  # a machine short of memory loses sandboxes before it loses the platform
+    os.close(adjust)
 
 
-def _tell_blank(control: socket.socket, warm: companions.Warm | None) -> None:
+def _tell_blank(control: _socket.socket, warm: companions.Warm | None) -> None:
     if warm is None:
         control.send(b'{"blank": true}')
         return
@@ -114,7 +117,7 @@ def _tell_blank(control: socket.socket, warm: companions.Warm | None) -> None:
     os.close(warm.logs)
 
 
-def _keep_tmp(control: socket.socket) -> None:
+def _keep_tmp(control: _socket.socket) -> None:
     """Give the launcher a hold on ``/tmp``: what is in it is for the next sandbox of this environment, should this one be reset."""
     fd = kernel.open_tree("/tmp")
     control.sendmsg([b'{"tmp": true}'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (fd,)))])
@@ -143,7 +146,7 @@ def _bound_data(size_mb: int, pid: int = 0) -> None:
         furnish.set_limit(resource.RLIMIT_DATA, size_mb << 20, size_mb << 20, pid)
 
 
-def _fault(control: socket.socket, error: OSError) -> NoReturn:
+def _fault(control: _socket.socket, error: OSError) -> NoReturn:
     try:
         control.send(json.dumps({"fault": str(error)}).encode())
     finally:

@@ -16,6 +16,7 @@ Runs in the interpreter of the function, CPython 3.8 to 3.14, from the sandbox's
 
 from __future__ import annotations
 
+import _socket
 import json
 import os
 import signal
@@ -56,7 +57,7 @@ def extension_environment(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in _NOT_FOR_EXTENSIONS}
 
 
-def start_extensions(control: socket.socket, message: dict[str, Any], logs: int, config: dict[str, Any], program: bytes) -> int:
+def start_extensions(control: _socket.socket, message: dict[str, Any], logs: int, config: dict[str, Any], program: bytes) -> int:
     """Start what ``message["extensions"]`` names; the write end of the gate. Raises ``OSError``."""
     gate, opener = os.pipe()
     environment = extension_environment(message["env"])
@@ -69,7 +70,7 @@ def start_extensions(control: socket.socket, message: dict[str, Any], logs: int,
 
 
 def _be_extension(
-    control: socket.socket,
+    control: _socket.socket,
     number: int,
     path: str,
     environment: dict[str, str],
@@ -115,7 +116,7 @@ class Warm:
             os._exit(0)
 
 
-def start_warm(control: socket.socket, config: dict[str, Any], program: bytes) -> Warm:
+def start_warm(control: _socket.socket, config: dict[str, Any], program: bytes) -> Warm:
     """Start ``config["warm"]``. Raises ``OSError``."""
     ours, theirs = socket.socketpair()
     reading, writing = os.pipe()
@@ -128,7 +129,7 @@ def start_warm(control: socket.socket, config: dict[str, Any], program: bytes) -
     return Warm(pid, assign, ours.detach(), reading)
 
 
-def _be_warm(control: socket.socket, config: dict[str, Any], program: bytes, channel: int, logs: int, waiting: int) -> NoReturn:
+def _be_warm(control: _socket.socket, config: dict[str, Any], program: bytes, channel: int, logs: int, waiting: int) -> NoReturn:
     try:
         control.send(b'{"born": -1}')
         os.setsid()

@@ -16,6 +16,7 @@ Runs on CPython 3.8 to 3.14, standard library only.
 
 from __future__ import annotations
 
+import _socket
 import gc
 import importlib
 import json
@@ -88,7 +89,8 @@ def _fork(control: socket.socket, config: blank.Message, fds: list[int], own: in
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.close()
-        blank.run(socket.socket(fileno=fds[1]), fds[0], fds[2:], config, program, client)
+        # Not ``socket.socket``: every line of Python that a child runs costs it pages (packing.py).
+        blank.run(_socket.socket(fileno=fds[1]), fds[0], fds[2:], config, program, client)
     kernel.setns(own, kernel.CLONE_NEWPID)
     for fd in fds:
         os.close(fd)
