@@ -150,7 +150,8 @@ def test_a_request_over_the_limit_is_refused_by_its_announced_length(server):
     with connect(server.port) as connection:
         connection.sendall(head("POST", FUNCTIONS, 70_167_212))
         answer = read_answer(connection)
-    assert (answer.code, answer.status) == ("RequestEntityTooLargeException", 413)
+    text = "Request must be smaller than 70167211 bytes for the CreateFunction operation"
+    assert_refused(answer, "RequestEntityTooLargeException", 413, text)
 
 
 def test_payload_over_6_mb(server):

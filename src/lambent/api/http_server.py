@@ -37,8 +37,10 @@ import httptools
 
 from lambent.api.incoming import Incoming
 from lambent.clock import Clock, Timer
+from lambent.errors import ClientFault
 from lambent.wire.body import BodyStream
 from lambent.wire.http import HttpRequest, HttpResponse
+from lambent.wire.router import Router
 
 log = logging.getLogger("lambent.api")
 
@@ -64,6 +66,15 @@ def _name(raw: bytes) -> str:
     if len(_NAMES) < _NAMES_MOST and len(raw) <= _NAME_LENGTH:
         _NAMES[raw] = name
     return name
+
+
+def _about(request: HttpRequest) -> str:
+    """What a refused body was for, as far as a head alone tells."""
+    try:
+        operation, _ = Router().route(request, None)
+    except ClientFault:
+        return ""
+    return f" for the {operation.name} operation" if operation.service == "lambda" else ""
 
 
 class _Eager:
@@ -355,8 +366,8 @@ class Connection(asyncio.Protocol):
         return head.encode("latin-1", "replace")
 
     def _refuse_body(self) -> None:
-        limit = self._server.body_limit
-        self._fail(413, "RequestEntityTooLargeException", f"Request must be smaller than {limit} bytes")
+        limit, about = self._server.body_limit, _about(self._request(b""))
+        self._fail(413, "RequestEntityTooLargeException", f"Request must be smaller than {limit} bytes{about}")
 
     def _fail(self, status: int, code: str, message: str) -> None:
         """Answer what cannot be answered by the request path, and close. Answers under way are left to finish first."""
