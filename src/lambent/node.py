@@ -182,8 +182,11 @@ class Node:
 
     async def _start(self, sock: socket.socket) -> None:
         """From the ground up; whatever is opened closes in the opposite order."""
-        await asyncio.to_thread(finish, self.data_dir, self.settings.database)
-        self.code_root.mkdir(parents=True, exist_ok=True)
+        try:
+            await asyncio.to_thread(finish, self.data_dir, self.settings.database)
+            self.code_root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot keep anything in {self.data_dir}: {error.strerror}") from error
         await self._open_ground()
         await self._open_sandboxes()
         await self._open_queues()

@@ -6,6 +6,7 @@ default here. Unknown names in the file are refused, since a silent misspelling 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lambent.errors import LambentError
+from lambent.setting_types import complaint, lacking
 
 
 class BadSetting(LambentError):
@@ -172,8 +174,10 @@ def load(path: Path | None, **overrides: Any) -> Settings:
     document: dict[str, Any] = {}
     if path is not None:
         try:
-            document = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            document = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise BadSetting(f"{path}: {error.strerror}") from error
+        except ValueError as error:  # not TOML, or not even text
             raise BadSetting(f"{path}: {error}") from error
     settings = Settings(
         limits=_group(Limits, document.pop("limits", {}), "limits"),
@@ -182,26 +186,36 @@ def load(path: Path | None, **overrides: Any) -> Settings:
         s3=_group(S3Settings, document.pop("s3", {}), "s3"),
         async_events=_group(AsyncSettings, document.pop("async", {}), "async"),
         endpoints=_group(EndpointSettings, document.pop("endpoints", {}), "endpoints"),
-        registries=tuple(_group(RegistryCredential, entry, "registries") for entry in document.pop("registries", [])),
-        credentials=tuple(_group(Credential, entry, "credentials") for entry in document.pop("credentials", [])),
+        registries=_groups(RegistryCredential, document.pop("registries", []), "registries"),
+        credentials=_groups(Credential, document.pop("credentials", []), "credentials"),
     )
+    _check_names({entry.name for entry in fields(Settings)} - {"async_events"} | {"async"}, document, "top level")
+    if wrong := complaint(Settings, document):
+        raise BadSetting(wrong)
     given = {**document, **{name: value for name, value in overrides.items() if value is not None}}
-    _check_names(Settings, given, "top level")
     if "data_dir" in given:
         given["data_dir"] = Path(given["data_dir"])
     return _check_values(replace(settings, **given))
 
 
-def _group(kind: Any, values: dict[str, Any], where: str) -> Any:
-    _check_names(kind, values, where)
-    try:
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-    except TypeError as error:
-        raise BadSetting(f"{where}: {error}") from error
+def _groups(kind: Any, entries: object, where: str) -> tuple[Any, ...]:
+    if not isinstance(entries, list):
+        raise BadSetting(f"{where}: expected tables [[{where}]]")
+    return tuple(_group(kind, entry, where) for entry in entries)
 
 
-def _check_names(kind: Any, values: dict[str, Any], where: str) -> None:
-    known = {entry.name for entry in fields(kind)}
+def _group(kind: Any, values: object, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise BadSetting(f"{where}: {values!r} is not a table")
+    _check_names({entry.name for entry in fields(kind)}, values, where)
+    if missing := lacking(kind, values):
+        raise BadSetting(f"{where}: {' and '.join(missing)} must be given, too")
+    if wrong := complaint(kind, values):
+        raise BadSetting(f"{where}.{wrong}")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _check_names(known: set[str], values: dict[str, Any], where: str) -> None:
     for name in values:
         if name not in known:
             raise BadSetting(f"{where}: unknown setting {name!r}; known are {', '.join(sorted(known))}")
@@ -216,8 +230,11 @@ def _check_values(settings: Settings) -> Settings:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise BadSetting(f"{name}: {value!r} is none of {', '.join(allowed)}")
-    if settings.sandbox.mb_per_vcpu < 0:
-        raise BadSetting("sandbox.mb_per_vcpu: must not be negative")
+    if not 1 <= settings.port <= 65_535:
+        raise BadSetting(f"port: {settings.port} is not between 1 and 65535")
+    for where, account in (("account", settings.account), *(("credentials.account", key.account) for key in settings.credentials)):
+        if not re.fullmatch("[0-9]{12}", account):
+            raise BadSetting(f"{where}: {account!r} is not 12 digits")
     for mirror in settings.images.mirrors:
         if not all(mirror.partition("=")):
             raise BadSetting(f"images.mirrors: {mirror!r} is not of the form host=host")

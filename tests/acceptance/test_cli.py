@@ -47,10 +47,10 @@ def hello(run) -> str:
     return "hello"
 
 
-def in_terminal(endpoint: str, *words: str) -> str:
+def in_terminal(endpoint: str, *words: str, columns: int = 200) -> str:
     """Run the command with a terminal as its output, and give what it drew."""
     master, slave = pty.openpty()
-    environment = {**os.environ, "LAMBENT_ENDPOINT": endpoint, "TERM": "xterm", "COLUMNS": "200"}
+    environment = {**os.environ, "LAMBENT_ENDPOINT": endpoint, "TERM": "xterm", "COLUMNS": str(columns)}
     process = subprocess.Popen([str(_LAMBENT), *words], env=environment, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     drawn = b""
@@ -150,7 +150,7 @@ def test_logs_are_shown_and_followed(server, run, hello):
     assert "--since" in run("logs", hello, "--since", "yesterday", code=1).stderr
 
 
-def test_environments_and_their_stories(run, hello):
+def test_environments_and_their_stories(server, run, hello):
     run("invoke", hello)
     rows = [line.split("\t") for line in run("ps").stdout.splitlines()]
     mine = next(row for row in rows if "hello" in row[1])
@@ -161,6 +161,7 @@ def test_environments_and_their_stories(run, hello):
     assert len(steps) >= 2
     assert all(len(step.split("\t")) == 4 for step in steps)
     assert json.loads(run("story", mine[0], "--json").stdout)["id"] == mine[0]
+    assert mine[0] in in_terminal(server.endpoint, "ps", columns=80)
     assert len(run("story", "f" * 32, code=1).stderr.strip().splitlines()) == 1
 
 
@@ -200,6 +201,8 @@ def test_doctor_needs_no_server():
     assert document["isolation"]["reason"]
     text = lambent("http://127.0.0.1:9", "doctor").stdout
     assert document["isolation"]["driver"] in text
+    assert document["searched"]
+    assert all(place in text for place in document["searched"])
 
 
 def test_mistakes_in_up_are_told(tmp_path):
@@ -210,6 +213,19 @@ def test_mistakes_in_up_are_told(tmp_path):
     assert "port" in lambent("", "up", "--port", "many", code=2).stderr
     assert "--nonsense" in lambent("", "up", "--nonsense", code=2).stderr
     assert "--data-dir" in lambent("", "up", "--help").stdout
+    for port in ("0", "-1", "65536"):
+        assert "--port" in lambent("", "up", "--port", port, code=2).stderr
+    for place in (config, config / "sub", Path("/proc/nowhere")):
+        answer = lambent("", "up", "--port", str(free_port()), "--data-dir", str(place), code=1)
+        assert str(place) in answer.stderr
+        assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "127.0.0.1:4566", "http://127.0.0.1:99999", "http://", "ftp://127.0.0.1:4566"])
+def test_what_is_no_endpoint_is_told(endpoint):
+    for words in (("functions",), ("ps",), ("invoke", "f"), ("logs", "f"), ("deploy", str(_HELLO))):
+        answer = lambent("", *words, "--endpoint", endpoint, code=1)
+        assert answer.stderr == f"lambent: --endpoint {endpoint}: expected something like http://127.0.0.1:4566\n"
 
 
 def test_a_taken_port_is_told(server, tmp_path):

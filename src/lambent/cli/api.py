@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -31,6 +32,7 @@ def client(service: str, endpoint: str, read_timeout: float = 60.0, attempts: in
     import boto3
     from botocore.config import Config
 
+    require_address(endpoint)
     return boto3.client(
         service,
         endpoint_url=endpoint,
@@ -72,6 +74,7 @@ def order(endpoint: str, path: str, headers: dict[str, str]) -> Any:
 
 
 def _speak(endpoint: str, path: str, method: str, headers: dict[str, str]) -> Any:
+    require_address(endpoint)
     try:
         request = urllib.request.Request(f"{endpoint.rstrip('/')}/_lambent/{path}", headers=headers, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
@@ -83,6 +86,17 @@ def _speak(endpoint: str, path: str, method: str, headers: dict[str, str]) -> An
         raise Trouble(f"{endpoint} is not a Lambent server") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Trouble(unreachable(endpoint)) from error
+
+
+def require_address(endpoint: str) -> None:
+    """Raises ``Trouble`` for what cannot be the address of a server."""
+    try:
+        parts = urlsplit(endpoint)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return
+    except ValueError:  # a port that is none
+        pass
+    raise Trouble(f"--endpoint {endpoint}: expected something like {DEFAULT_ENDPOINT}")
 
 
 def unreachable(endpoint: str) -> str:

@@ -155,6 +155,7 @@ def _tell(findings: dict[str, Any]) -> None:
         say(f"passed over: {path}: {why}")
     for why in _grouped(findings["missingRuntimes"]):
         styled(f"missing: {why}", "yellow")
+    say(f"searched: {', '.join(findings['searched'])}")
     if any(found["sdk"] == "without boto3" for found in findings["runtimes"]):
         styled("missing: boto3 for some interpreters: run `python -m lambent.runtimes.prepare` once, with a network", "yellow")
     without = [found["runtime"] for found in findings["runtimes"] if found["sdk"] == "without @aws-sdk"]

@@ -51,9 +51,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str =
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        drawn.add_column(column)
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), show_header=any(columns))
+    for number, column in enumerate(columns):
+        drawn.add_column(column, overflow="fold", no_wrap=not number)  # nothing is cut off; what names a row stays in one piece
     for row in rows:
         drawn.add_row(*(Text(_flat(cell)) for cell in row))
     Console().print(drawn)

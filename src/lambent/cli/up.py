@@ -13,7 +13,14 @@ from pathlib import Path
 from lambent.sandbox.driver import IsolationReport
 from lambent.settings import BadSetting, Settings, load
 
-_OPTIONS: dict[str, Callable[[str], object]] = {"--host": str, "--port": int, "--data-dir": Path, "--config": Path, "--database": str}
+
+def _port(text: str) -> int:
+    if 1 <= (port := int(text)) <= 65_535:
+        return port
+    raise ValueError(text)
+
+
+_OPTIONS: dict[str, Callable[[str], object]] = {"--host": str, "--port": _port, "--data-dir": Path, "--config": Path, "--database": str}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, object] | None:
