@@ -88,6 +88,11 @@ def test_publishing_with_a_change_waits_for_it(api):
     made = create(api, "together", Publish=True)
     assert (made["Version"], made["State"], made["FunctionArn"].rpartition(":")[2]) == ("1", "Pending", "1")
     api.get_waiter("published_version_active").wait(FunctionName="together", Qualifier="1", WaiterConfig={"Delay": 1})
+    settle(api, "together")
+    first = api.get_function_configuration(FunctionName="together", Qualifier="1")
+    again = api.publish_version(FunctionName="together")
+    assert (again["Version"], again["RevisionId"]) == ("1", first["RevisionId"])
+    assert update(api, "together", "one", Publish=True)["Version"] == "1"
     updated = update(api, "together", "two", Publish=True)
     assert (updated["Version"], updated["State"]) == ("2", "Pending")
     assert run(api, "together:2")[0][0] == "two"

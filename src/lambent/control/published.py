@@ -10,7 +10,7 @@ from dataclasses import replace
 from lambent.control.function_configuration import Configuration, FunctionRecord
 from lambent.control.function_state import CREATING_REASON, FunctionState, Phase
 
-_NO_CHANGE = frozenset({"LastModified", "Version", "FunctionArn", "_deactivated"})
+_NO_CHANGE = frozenset({"LastModified", "Version", "FunctionArn", "RuntimeVersionConfig", "_deactivated"})  # nobody configured these
 
 
 def fingerprint(configuration: Configuration) -> str:
