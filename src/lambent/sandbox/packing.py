@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 
@@ -44,7 +45,7 @@ def pack() -> None:
     """Take every free block below the heaps' ends, and make their pages huge."""
     _pack_python()
     _pack_c()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(AttributeError, OSError):
         _collapse()
 
 
@@ -102,14 +103,8 @@ def _pack_c() -> None:
 
 
 def _collapse() -> None:
-    """Anonymous memory that may be written: the heaps, and little else."""
+    """Wherever objects are; a zygote's root has no ``/proc`` that could tell where else. What cannot be huge stays as it is."""
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    with open("/proc/self/maps") as file:
-        rows = [line.split() for line in file]
-    for row in rows:
-        if row[1] == "rw-p" and (len(row) == 5 or row[5] == "[heap]"):
-            start, end = (int(each, 16) for each in row[0].split("-"))
-            start, end = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
-            if start < end:
-                advise(start, end - start, _MADV_COLLAPSE)  # what cannot be stays as it is
+    for block in {id(each) // _HUGE for each in gc.get_objects()}:
+        advise(block * _HUGE, _HUGE, _MADV_COLLAPSE)
