@@ -130,6 +130,22 @@ def test_code_signing_configurations_that_are_not_there(words: Any) -> None:
     assert refused(NOT_FOUND, words.get_code_signing_config, CodeSigningConfigArn=arn) == text
     assert refused(NOT_FOUND, words.tag_resource, Resource=arn, Tags={"a": "b"}) == text
     assert refused(NOT_FOUND, words.list_tags, Resource=arn) == text
+    theirs = arn.replace("000000000000", "111111111111")
+    for call in (
+        words.get_code_signing_config,
+        words.update_code_signing_config,
+        words.delete_code_signing_config,
+        words.list_functions_by_code_signing_config,
+    ):
+        assert f"on resource: {theirs} because" in refused("AccessDeniedException", call, CodeSigningConfigArn=theirs)
+
+
+def test_the_capacity_provider_of_others_cannot_be_passed_on(words: Any) -> None:
+    theirs = "arn:aws:lambda:us-east-1:111111111111:capacity-provider:c"
+    managed = {"LambdaManagedInstancesCapacityProviderConfig": {"CapacityProviderArn": theirs}}
+    request = {"FunctionName": "g", "Runtime": RUNTIME, "Role": ROLE, "Handler": "app.handler", "Code": {"ZipFile": b"zip"}}
+    text = refused("AccessDeniedException", words.create_function, **request, MemorySize=2_048, CapacityProviderConfig=managed)
+    assert f"is not authorized to perform: lambda:PassCapacityProvider on resource: {theirs}" in text
 
 
 @pytest.mark.parametrize("resource", [f"event-source-mapping:{'a' * 8}-aaaa-aaaa-aaaa-{'a' * 12}", "capacity-provider:c"])

@@ -147,7 +147,7 @@ class CapacityProviders:
 
     def admit(self, call: Call, arn: str) -> None:
         """Refuse a function on a provider that is not there or not Active."""
-        key, found = self._existing(call, "CreateFunction", arn)
+        key, found = self._existing(call, "PassCapacityProvider", arn)
         if found["shown"]["State"] != "Active":
             _settled(found, key)
 

@@ -17,7 +17,7 @@ from lambent.control import page_marker
 from lambent.control.attachments import CODE_SIGNING as FAMILY
 from lambent.control.attachments import attach, attached
 from lambent.control.function_configuration import FunctionRecord, timestamp
-from lambent.control.function_names import missing, resolve_function
+from lambent.control.function_names import denied, missing, resolve_function
 from lambent.control.function_table import FunctionTable
 from lambent.control.image_code import is_image
 from lambent.control.small_table import Document, SmallTable
@@ -65,10 +65,11 @@ class CodeSigning:
         return {"CodeSigningConfig": shown}
 
     def get(self, call: Call, params: Params) -> dict[str, Any]:
-        return {"CodeSigningConfig": self._existing(call, params["CodeSigningConfigArn"])["shown"]}
+        return {"CodeSigningConfig": self._existing(call, "GetCodeSigningConfig", params["CodeSigningConfigArn"])["shown"]}
 
     async def update(self, call: Call, params: Params) -> dict[str, Any]:
         arn = params["CodeSigningConfigArn"]
+        self._existing(call, "UpdateCodeSigningConfig", arn)
 
         def mutate(before: Document | None) -> Document:
             if before is None:
@@ -87,7 +88,7 @@ class CodeSigning:
 
     async def delete(self, call: Call, params: Params) -> None:
         arn = params["CodeSigningConfigArn"]
-        self._existing(call, arn)
+        self._existing(call, "DeleteCodeSigningConfig", arn)
         async with self._table.turn(f"use of {arn}"):
             if self._users(arn):
                 raise conflict(f"The code signing configuration {arn} cannot be deleted because functions use it.")
@@ -100,7 +101,7 @@ class CodeSigning:
 
     def list_functions(self, call: Call, params: Params) -> dict[str, Any]:
         arn = params["CodeSigningConfigArn"]
-        self._existing(call, arn)
+        self._existing(call, "ListFunctionsByCodeSigningConfig", arn)
         items = ((record.arn.name, str(record.arn)) for record in self._users(arn))
         page, more = page_marker.page("functions-by-code-signing-config", params, items, self._limits.page)
         return {"FunctionArns": page, **more}
@@ -166,7 +167,7 @@ class CodeSigning:
     # -- tags -----------------------------------------------------------------------------------------------------------------------------
 
     def tags_of(self, call: Call, name: str) -> Mapping[str, str]:
-        tags: Mapping[str, str] = self._existing(call, _arn(call, name))["tags"]
+        tags: Mapping[str, str] = self._existing(call, "ListTags", _arn(call, name))["tags"]
         return tags
 
     async def set_tags(self, call: Call, name: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
@@ -177,7 +178,11 @@ class CodeSigning:
 
         await self._table.change(self._key(call, name), mutate)
 
-    def _existing(self, call: Call, arn: str) -> Document:
+    def _existing(self, call: Call, action: str, arn: str) -> Document:
+        """The document. Raises 404, and 403 for one of another account."""
+        parts = arn.split(":")
+        if len(parts) > 4 and parts[3] == call.region and parts[4] != call.account:
+            raise denied(call, action, arn)
         found = self._table.get(self._key(call, arn))
         if found is None:
             raise _not_found(arn)
