@@ -82,9 +82,13 @@ def test_what_is_published_on_a_capacity_provider_is_invoked(api: Any, server: L
     published = api.publish_version(FunctionName="managed", PublishTo="LATEST_PUBLISHED")
     assert published["Version"] == "$LATEST.PUBLISHED"
     assert published["FunctionArn"] == made["FunctionArn"] + ":$LATEST.PUBLISHED"
+    assert (published["State"], published["StateReasonCode"]) == ("Pending", "Creating")
+    ready = wait_for(api, "managed", "Active", Qualifier="$LATEST.PUBLISHED")
+    assert (ready["LastUpdateStatus"], ready["RevisionId"]) == ("Successful", published["RevisionId"])
     assert call(api, "managed")[0] == ["one", "$LATEST.PUBLISHED"]
     assert call(api, "managed:$LATEST.PUBLISHED")[1]["ExecutedVersion"] == "$LATEST.PUBLISHED"
     assert api.publish_version(FunctionName="managed")["Version"] == "1"
+    api.get_waiter("published_version_active").wait(FunctionName="managed", Qualifier="1", WaiterConfig={"Delay": 1})
     # What is published stays as it is until it is published again.
     api.update_function_code(FunctionName="managed", ZipFile=zipped({"app.py": SOURCE % "two"}))
     settle(api, "managed")

@@ -13,6 +13,7 @@ from control_house import ACCOUNT, ARN, REGION, House
 from lambent.control.attachments import attached
 from lambent.control.event_source_mappings import TRANSITION_S, SourceMapping
 from lambent.control.families import Families
+from lambent.control.versions import Versions
 from lambent.errors import ClientFault
 
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:q"
@@ -242,3 +243,27 @@ def test_recursion_and_runtime_management(tmp_path: Path):
         assert attached(record, "recursion") == "Allow"
 
     play(tmp_path, story)
+
+
+def test_a_version_that_waits_only_for_itself_is_ready_after_a_kill(tmp_path: Path):
+    """With SnapStart a version is Pending first; whoever is killed then leaves it to the next process."""
+    fixed = {"FunctionName": "f"}
+
+    async def story() -> None:
+        one = House(tmp_path)
+        await one.start()
+        await one.create(Runtime="python3.12", SnapStart={"ApplyOn": "PublishedVersions"})
+        await one.settle()
+        made = await Versions(one.table, one.functions, one.limits).publish(one.call(), fixed)
+        assert (made["Version"], made["State"], made["StateReasonCode"]) == ("1", "Pending", "Creating")
+        assert one.show()["State"] == "Active"
+        await one.kill()
+        async with one.reborn() as two:
+            await two.settle()
+            shown = two.show(Qualifier="1")
+            assert (shown["State"], shown["LastUpdateStatus"], shown["RevisionId"]) == ("Active", "Successful", made["RevisionId"])
+            assert two.registry.resolve(ARN.qualified("1")).state == "Active"
+            again = await Versions(two.table, two.functions, two.limits).publish(two.call(), fixed)
+            assert (again["Version"], again["State"]) == ("1", "Active")
+
+    asyncio.run(story())

@@ -42,6 +42,11 @@ def provider_of(document: Document) -> str:
     return str((config.get("LambdaManagedInstancesCapacityProviderConfig") or {}).get("CapacityProviderArn", ""))
 
 
+def begins_pending(document: Document) -> bool:
+    """Whether a version of it is Pending first even where nothing has to be prepared."""
+    return on_provider(document) or document["SnapStart"]["ApplyOn"] != "None"
+
+
 def check_create(params: Params) -> None:
     """What CreateFunction may not combine. Raises IPV."""
     managed = on_provider(params)

@@ -418,6 +418,10 @@ class Functions:
 
         await self._persist(lambda: self._move(arn, decide))
 
+    def end_waiting(self, arn: FunctionArn, number: str, fence: str) -> None:
+        """Make a version Active that was published alone, in the background: what it shows is prepared."""
+        self._preparation.end_waiting(arn, number, fence)
+
     async def report_version(self, arn: FunctionArn, number: str, *events: Event) -> None:
         """Commit what happened to a published version, likewise."""
 
@@ -425,12 +429,12 @@ class Functions:
             version = None if before is None else before.versions.get(number)
             if before is None or version is None:
                 raise missing(arn)
-            state = version.state
+            after = version
             for event in events:
-                state, _ = state.handle(event)
-            if state is version.state:
-                return before
-            return replace(before, versions={**before.versions, number: replace(version, state=state)})
+                state, _ = after.state.handle(event)
+                serving = after.configuration if isinstance(event, Prepared) else after.serving
+                after = after if state is after.state else replace(after, state=state, serving=serving)
+            return before if after is version else replace(before, versions={**before.versions, number: after})
 
         await self._persist(lambda: self._table.change(arn, mutate, self.versions_changed))
 

@@ -89,6 +89,10 @@ class Preparation:
         """Begin the preparation ``fence`` of a function, in the background."""
         self._tasks.create_task(self._prepare(arn, fence))
 
+    def end_waiting(self, arn: FunctionArn, number: str, fence: str) -> None:
+        """A version that waits for nothing but its own fence is ready."""
+        self._tasks.create_task(self._owner.report_version(arn, number, Prepared(fence, self._clock.now())))
+
     def compile(self, record: FunctionRecord) -> FunctionVersion:
         return compile_version(record, self._code_root, self._rules.file_systems, self._images.root)
 
@@ -110,6 +114,8 @@ class Preparation:
             await self._take_up_code(version.arn, number, version.serving, version.state.phase)
         whole = self._table.get(version.arn)
         self._registry.put(self.compile(version if whole is None else whole.versions.get(number, version)))
+        if version.state.phase is Phase.CREATING and (whole is None or version.state.fence != whole.state.fence):
+            self.end_waiting(version.arn, number, version.state.fence)
 
     async def _take_up_code(self, arn: FunctionArn, number: str | None, serving: Configuration, phase: Phase) -> None:
         """The folders of ``$LATEST`` or of a version, now or in the background."""

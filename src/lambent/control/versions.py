@@ -1,8 +1,9 @@
 """Published versions: frozen copies of ``$LATEST`` under numbers that only grow (contract 01 §4, §6).
 
 A version is a ``FunctionRecord`` of its own inside the function's record; its documents lie beside the function's in the store and are
-written in the same commit. It is published either alone (``PublishVersion``: what is shown is prepared already, so it is Active at once)
-or together with a change (``Publish`` on create or update: it is Pending under the change's fence and becomes Active with it).
+written in the same commit. It is published either alone (``PublishVersion``: what is shown is prepared already, so it is Active at once;
+for SnapStart and capacity providers AWS has it Pending first, and so it is here, for a moment) or together with a change (``Publish`` on
+create or update: it is Pending under the change's fence and becomes Active with it).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from lambent.arn import LATEST_PUBLISHED, FunctionArn
 from lambent.control import page_marker
 from lambent.control.function_configuration import Configuration, FunctionRecord, show, show_listed
-from lambent.control.function_kinds import on_provider, only_on_provider
+from lambent.control.function_kinds import begins_pending, on_provider, only_on_provider
 from lambent.control.function_names import missing, resolve_function
 from lambent.control.function_state import Operation
 from lambent.control.function_table import FunctionTable
@@ -39,21 +40,25 @@ class Versions:
     async def publish(self, call: Call, params: Params) -> Configuration:
         arn = resolve_function(call, "PublishVersion", params["FunctionName"])
         name = LATEST_PUBLISHED if params.get("PublishTo") else None
-        number = ""
+        number = fence = ""
 
         def mutate(before: FunctionRecord | None) -> FunctionRecord:
-            nonlocal number
+            nonlocal number, fence
             record = self._checked(before, arn, params)
             if name is not None and not on_provider(record.configuration):
                 raise only_on_provider("PublishTo")
-            after, number = publish(record, params.get("Description"), name=name)
+            fence = call.request_id if begins_pending(record.configuration) else ""
+            after, number = publish(record, params.get("Description"), fence, name)
             if after is record:
+                fence = ""
                 return record
             self._functions.admit_version(after)
             return replace(after, revision_id=str(uuid.uuid4()))
 
         after = await self._table.change(arn, mutate, self._functions.versions_changed)
         assert after is not None
+        if fence:
+            self._functions.end_waiting(arn, number, fence)
         return show(after.versions[number], number)
 
     def _checked(self, before: FunctionRecord | None, arn: FunctionArn, params: Params) -> FunctionRecord:
