@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import socket
 import stat
 import struct
+import time
 import urllib.parse
 import zipfile
 
@@ -396,6 +398,68 @@ def test_chunked_and_pipelined_requests(server):
         assert json.loads(read_answer(connection).body) == {"a": 1}
         connection.sendall(head("POST", path, 1) + b"1" + head("POST", path, 1) + b"2")
         assert [read_answer(connection).body] == [b"1"]
+
+
+def test_an_absolute_address_is_as_good_as_a_path(server):
+    for address in ("http://127.0.0.1:4566", "HTTPS://lambda.us-east-1.amazonaws.com"):
+        assert send(server.port, "POST", f"{address}{FUNCTIONS}/bystander/invocations", b"[1]").body == b"[1]"
+    assert send(server.port, "GET", "http://127.0.0.1:4566").status == 404
+
+
+def test_many_headers_of_one_name_hold_up_nobody(server):
+    flood = b"a:b\r\n" * 200_000
+    with connect(server.port) as connection:
+        began = time.monotonic()
+        connection.sendall(head("GET", FUNCTIONS)[:-2] + flood[:800_000] + b"\r\n")
+        assert read_answer(connection).status == 200
+        assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("flood", [b"a: b\r\n", b"x" * 6], ids=["many", "one"])
+def test_endless_trailers_are_cut_off(server, flood):
+    """They are no part of the head, so its limit alone would not hold them."""
+    path, sent = f"{FUNCTIONS}/bystander/invocations", 0
+    with connect(server.port) as connection:
+        connection.sendall(head("POST", path, Transfer_Encoding="chunked") + b"2\r\n{}\r\n0\r\n" + b"x: ")
+        with contextlib.suppress(OSError):
+            while sent < 64 * 2**20:
+                sent += connection.send(flood * 10_000)
+        assert sent < 64 * 2**20
+    assert send(server.port, "POST", path, b"1").body == b"1"
+
+
+def test_an_endless_extension_of_a_chunk_is_cut_off(server):
+    with connect(server.port) as connection:
+        connection.sendall(head("POST", f"{FUNCTIONS}/bystander/invocations", Transfer_Encoding="chunked") + b"2;x=")
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 64 * 2**20:
+                sent += connection.send(b"x" * 65_536)
+        assert sent < 64 * 2**20
+
+
+def test_trailers_are_no_headers(server):
+    request = head("POST", f"{FUNCTIONS}/bystander/invocations", Transfer_Encoding="chunked")
+    with connect(server.port) as connection:
+        for _ in range(3):
+            connection.sendall(request + b"1\r\n1\r\n0\r\nX-Amz-Invocation-Type: DryRun\r\n\r\n")
+            assert read_answer(connection).status == 200
+
+
+def test_a_body_in_chunks_of_two_bytes_takes_no_more_than_itself(server):
+    before = resident(server)
+    with connect(server.port) as connection:
+        connection.sendall(head("POST", f"{FUNCTIONS}/bystander/invocations", Transfer_Encoding="chunked"))
+        for _ in range(20):
+            connection.sendall(b"2\r\n11\r\n" * 200_000)
+        assert resident(server) - before < 60 * 2**20
+        connection.sendall(b"0\r\n\r\n")
+        assert read_answer(connection).code == "RequestTooLargeException"
+
+
+def resident(server) -> int:
+    with open(f"/proc/{server.pid}/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS"))
 
 
 def test_lengths_that_contradict(server):

@@ -8,6 +8,7 @@ gets, which is until the event is with the function, and stepped on when the ans
 What a server that faces strangers must bound:
 
 * the request line and headers together (AWS: 1 MB): 431, and the connection is closed;
+* what stands around a body, sizes of chunks and trailers: as much as a head, and ``AROUND`` times the body: 431; trailers are not read;
 * the body: a declared length over the limit is refused before a byte of it is read; a chunked one as soon as it is over: 413;
 * time: a head has ``HEAD_SECONDS`` to arrive, each pause in a body ``BODY_SECONDS``, an idle connection ``IDLE_SECONDS``;
 * requests that are sent ahead of their answers (pipelining): ``AHEAD``, then the connection is not read any more;
@@ -49,6 +50,7 @@ BODY_SECONDS = 60.0
 IDLE_SECONDS = 75.0
 LINGER_SECONDS, LINGER_BYTES = 5.0, 4 * 2**20
 AHEAD = 16
+AROUND = 16  # a client may send its body in chunks of a byte, six bytes each
 INSIDE = "sandbox"  # the source address of what comes through a sandbox's door
 
 Handle = Callable[[HttpRequest, str], Coroutine[Any, Any, HttpResponse]]
@@ -138,6 +140,8 @@ class Connection(asyncio.Protocol):
         in_head = self._in_head
         if in_head:
             self._head_bytes += len(data)
+        else:
+            self._around += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -146,7 +150,8 @@ class Connection(asyncio.Protocol):
             self._fail(400, "BadRequest", "The request is not HTTP/1.1.")
         if self._closing:
             return
-        if self._in_head and self._head_bytes > self._server.head_limit:
+        beyond = self._head_bytes if self._in_head else self._around - AROUND * self._body_bytes
+        if beyond > self._server.head_limit:
             self._fail(431, "RequestHeaderFieldsTooLarge", "The request line and headers together exceed the limit.")
         elif (not self._busy or self._incoming is not None) and (not in_head or not self._in_head):
             self._due = self._server.clock.monotonic() + BODY_SECONDS
@@ -191,21 +196,30 @@ class Connection(asyncio.Protocol):
         self._head_size = 0  # of what it has parsed, which is exact
         self._url = b""
         self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
+        self._repeated: dict[str, list[str]] = {}
+        self._body: bytes | bytearray = b""
         self._body_bytes = 0
+        self._around = 0  # bytes after the head that are none of the body
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: whoever checked the head has not seen it
         key = _NAMES.get(name) or _name(name)
         text = value.decode("latin-1")
         self._head_size += len(key) + len(text) + 4
         headers = self._headers
-        headers[key] = f"{headers[key]},{text}" if key in headers else text
+        if key in headers:
+            self._repeated.setdefault(key, [headers[key]]).append(text)
+        else:
+            headers[key] = text
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        for name, texts in self._repeated.items():
+            self._headers[name] = ",".join(texts)
         if self._head_size + len(self._url) > self._server.head_limit:
             self._fail(431, "RequestHeaderFieldsTooLarge", "The request line and headers together exceed the limit.")
             return
@@ -240,14 +254,23 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def on_body(self, body: bytes) -> None:
+        self._around -= len(body)
+        self._body_bytes += len(body)
         if self._incoming is not None:
             self._incoming.feed(body)
-            return
-        self._body_bytes += len(body)
-        if self._body_bytes > self._server.body_limit:
+        elif self._body_bytes > self._server.body_limit:
             self._refuse_body()
         elif not self._closing:
-            self._body.append(body)
+            self._hold_body(body)
+
+    def _hold_body(self, body: bytes) -> None:
+        """Most come in one piece; of many small ones the objects would be larger than what is in them."""
+        if not self._body:
+            self._body = body
+        elif isinstance(self._body, bytes):
+            self._body = bytearray(self._body) + body
+        else:
+            self._body += body
 
     def on_message_complete(self) -> None:
         if self._incoming is not None and not self._incoming.complete:
@@ -256,8 +279,7 @@ class Connection(asyncio.Protocol):
             return
         if self._closing:
             return
-        parts = self._body
-        request = self._request(parts[0] if len(parts) == 1 else b"".join(parts))
+        request = self._request(bytes(self._body))
         keep = self._parser.should_keep_alive()
         self._new_request()
         if self._busy:
@@ -269,6 +291,8 @@ class Connection(asyncio.Protocol):
 
     def _request(self, body: bytes) -> HttpRequest:
         path, _, query = self._url.decode("latin-1").partition("?")
+        if path[:4].lower() == "http":  # the absolute form, as a proxy is asked
+            path = "/" + path.partition("://")[2].partition("/")[2]
         return HttpRequest(self._parser.get_method().decode("latin-1"), path, query, self._headers, body)
 
     # -------------------------------------------------------------------------------------------------- requests, answers
