@@ -202,8 +202,10 @@ class Node:
         debug = self._debug if own else None
         self.sessions = await Sessions.open(self.store)
         authenticator = Authenticator(settings, self.clock, self.sessions)
-        backups = BackupPages(Gate(settings, authenticator, self._internal.access_key), self._save, self._restore)
-        pages = Pages(self._health, self._environments, self._tell, self.code.download, debug, self._events, self._redrive, backups)
+        gate = Gate(settings, authenticator, self._internal.access_key)
+        backups = BackupPages(gate, self._save, self._restore)
+        shown = self._health, self._environments, self._tell, self.code.download
+        pages = Pages(*shown, debug, self._events, self._redrive, backups, gate.look)
         host = f"{settings.host}:{settings.port}"
         operations = limit_rates(methods(self._services()), settings.limits, self.clock)
         self.http.handle = App(Gateway(), authenticator, operations, pages, host).handle

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from acceptance_helpers import ECHO, ROLE, RUNTIME, call, settle, stop_cleanly, zipped
@@ -45,6 +49,23 @@ def error_of(call, **arguments) -> tuple[str, int]:
         call(**arguments)
     response = caught.value.response
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_what_runs_is_shown_to_those_who_sign(signed, tmp_path):
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "shown" / "app.py").write_text(ECHO)
+    command = str(Path(sys.executable).with_name("lambent"))
+    key = {"LAMBENT_ENDPOINT": signed.endpoint, "LAMBENT_ACCESS_KEY_ID": KEY, "LAMBENT_SECRET_ACCESS_KEY": SECRET}
+    lines = (["deploy", str(tmp_path / "shown")], ["invoke", "shown"], ["ps"], ["events", "shown"], ["events", "shown", "--redrive"])
+    for words in lines:
+        done = subprocess.run([command, *words], env={**os.environ, **key}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    for page in ("environments", "story/shown", "events/shown"):
+        assert fetch(f"{signed.endpoint}/_lambent/{page}") == 403
+    done = subprocess.run([command, "ps"], env={**os.environ, **key, "LAMBENT_SECRET_ACCESS_KEY": "x"}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "signature" in done.stderr
+    assert fetch(f"{signed.endpoint}/_lambent/health") == 200
 
 
 def fetch(url: str, method: str = "GET") -> int:

@@ -196,6 +196,23 @@ return seen
     assert (payload, error) == ([], None)
 
 
+def test_what_else_runs_on_the_platform_is_not_told(server):
+    body = """
+import http.client
+told = {}
+pages = ('environments', 'story/own', 'events/own', 'debug/own?inside=1&port=0', 'backup', 'restore', 'code/x', 'health')
+for page in pages:
+    for method in ('GET', 'POST', 'PUT'):
+        connection = http.client.HTTPConnection(os.environ['AWS_ENDPOINT_URL'].rpartition('/')[2], timeout=10)
+        headers = {'x-lambent-redrive': 'yes', 'x-lambent-admin': '1', 'x-lambent-debug': '1'}
+        connection.request(method, '/_lambent/' + page, headers=headers)
+        told[method + ' ' + page] = connection.getresponse().status
+return [page for page, status in told.items() if status < 400]
+"""
+    payload, error = attack(server, "inquisitive", body, timeout=20, memory=512)
+    assert (payload, error) == (["GET health"], None)
+
+
 def socket_on_host():
     import contextlib
     import socket

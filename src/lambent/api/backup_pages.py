@@ -6,6 +6,8 @@ Who has a backup has everything: code, variables of functions, messages. So thes
 - otherwise, on a server that listens on a loopback address, requests that name such an address as their host and carry the header
   ``x-lambent-admin``: no web page that a browser on this machine has open can send them;
 - in no case a request that comes out of a sandbox.
+
+The pages that only show (environments, stories, events) are open to everyone outside of sandboxes, or to the configured credentials.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from lambent.wire.http import HttpRequest, HttpResponse
 
 BACKUP, RESTORE = "/_lambent/backup", "/_lambent/restore"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_LOOKING = "What runs on a server is shown to its owner."
+_TAKING = "Backing up and restoring is for the owner of the server."
 _HOST = re.compile(r"\[?([^\]]*?)\]?(:\d+)?")
 
 
@@ -38,20 +42,31 @@ class Gate:
         self._authenticator = authenticator
         self._internal_key = internal_key
 
-    def require(self, request: HttpRequest, source_ip: str) -> None:
-        """Raises ``ClientFault``."""
+    def look(self, request: HttpRequest, source_ip: str) -> None:
+        """To see what runs here and what became of it, for all functions and accounts. Raises ``ClientFault``."""
         if source_ip == INSIDE:
-            raise _denied("Functions may not.")
+            raise _denied(f"{_LOOKING} Functions may not.")
         if self._settings.auth == "signature":
-            key = self._authenticator.identify(request).access_key
-            if key == self._internal_key or key.startswith(PREFIX):  # a function may have assumed a role
-                raise _denied("Functions and sessions may not.")
+            self._require_key(request, _LOOKING)
+
+    def require(self, request: HttpRequest, source_ip: str) -> None:
+        """To take the whole state away, or to replace it. Raises ``ClientFault``."""
+        if source_ip == INSIDE:
+            raise _denied(f"{_TAKING} Functions may not.")
+        if self._settings.auth == "signature":
+            self._require_key(request, _TAKING)
             return
         if self._settings.host not in LOOPBACK:
-            raise _denied('On a server that others can reach it needs auth = "signature".')
+            raise _denied(f'{_TAKING} On a server that others can reach it needs auth = "signature".')
         host = _HOST.fullmatch(request.headers.get("host", ""))
         if "x-lambent-admin" not in request.headers or host is None or host[1] not in LOOPBACK:
-            raise _denied("Use `lambent backup` and `lambent restore`, or send the header x-lambent-admin to 127.0.0.1.")
+            raise _denied(f"{_TAKING} Use `lambent backup` and `lambent restore`, or send the header x-lambent-admin to 127.0.0.1.")
+
+    def _require_key(self, request: HttpRequest, what: str) -> None:
+        """One of the settings."""
+        key = self._authenticator.identify(request).access_key
+        if key == self._internal_key or key.startswith(PREFIX):  # a function may have assumed a role
+            raise _denied(f"{what} Functions and sessions may not.")
 
 
 class BackupPages:
@@ -121,4 +136,4 @@ def streams(request: HttpRequest) -> bool:
 
 
 def _denied(why: str) -> ClientFault:
-    return ClientFault("AccessDeniedException", 403, f"Backing up and restoring is for the owner of the server. {why}")
+    return ClientFault("AccessDeniedException", 403, why)

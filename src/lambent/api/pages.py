@@ -23,12 +23,14 @@ from lambent.api.backup_pages import BackupPages
 from lambent.errors import ClientFault
 from lambent.wire.http import HttpRequest, HttpResponse
 
+_OPEN = ("health", "code")  # the second has URLs that we signed
+
 
 class Pages:
     """Each page is a callable given by ``node.py``, so that this file knows no other part.
 
     ``story(id)`` gives a list of entries, empty if the id is unknown. ``code(sha256, expires, token)`` gives the zip, or ``None`` where
-    the URL is not one that we signed or has expired.
+    the URL is not one that we signed or has expired. ``look(request, source ip)`` raises where the caller may not see what runs here.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Pages:
         events: Callable[[str], Awaitable[dict[str, Any]]] | None = None,
         redrive: Callable[[str, list[str]], Awaitable[int]] | None = None,
         backups: BackupPages | None = None,
+        look: Callable[[HttpRequest, str], None] | None = None,
     ) -> None:
         self._health = health
         self._environments = environments
@@ -50,12 +53,15 @@ class Pages:
         self._events = events
         self._redrive = redrive
         self._backups = backups
+        self._look = look
 
     async def serve(self, request: HttpRequest, source_ip: str = "") -> HttpResponse:
         """Answer a request whose path starts with ``/_lambent/``. Raises ``ClientFault``."""
         if self._backups is not None and (answer := await self._backups.serve(request, source_ip)) is not None:
             return answer
         page, _, rest = unquote(request.path.removeprefix("/_lambent/")).partition("/")
+        if self._look is not None and page not in _OPEN:
+            self._look(request, source_ip)
         if page == "debug" and rest and request.method == "POST":
             return await self._open_debug_port(rest, request)
         if page == "events" and rest and request.method == "POST":

@@ -76,7 +76,8 @@ def order(endpoint: str, path: str, headers: dict[str, str]) -> Any:
 def _speak(endpoint: str, path: str, method: str, headers: dict[str, str]) -> Any:
     require_address(endpoint)
     try:
-        request = urllib.request.Request(f"{endpoint.rstrip('/')}/_lambent/{path}", headers=headers, method=method)
+        url = f"{endpoint.rstrip('/')}/_lambent/{path}"
+        request = urllib.request.Request(url, headers={**headers, **signature(url, method)}, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
@@ -86,6 +87,20 @@ def _speak(endpoint: str, path: str, method: str, headers: dict[str, str]) -> An
         raise Trouble(f"{endpoint} is not a Lambent server") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Trouble(unreachable(endpoint)) from error
+
+
+def signature(url: str, method: str, sha256: str = "") -> dict[str, str]:
+    """The headers that sign a request for one of the server's own pages; none without a key in the environment."""
+    key, secret = os.environ.get("LAMBENT_ACCESS_KEY_ID"), os.environ.get("LAMBENT_SECRET_ACCESS_KEY")
+    if not key or not secret:
+        return {}
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    request = AWSRequest(method, url, {"X-Amz-Content-SHA256": sha256} if sha256 else {})
+    SigV4Auth(Credentials(key, secret), "lambda", "us-east-1").add_auth(request)
+    return dict(request.headers.items())
 
 
 def require_address(endpoint: str) -> None:

@@ -95,11 +95,13 @@ def admin_request(
     endpoint: str, method: str, page: str, body: IO[bytes] | None = None, sha256: str = ""
 ) -> Iterator[http.client.HTTPResponse]:
     """A page that only the owner of a server gets, signed where ``LAMBENT_ACCESS_KEY_ID`` is set. Raises ``Trouble``."""
-    from lambent.cli.api import message_of, unreachable
+    from lambent.cli.api import message_of, require_address, signature, unreachable
+
+    require_address(endpoint)
 
     url = urlsplit(endpoint)
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    headers = {"x-lambent-admin": "1", **_signature(f"{endpoint.rstrip('/')}/_lambent/{page}", method, sha256)}
+    headers = {"x-lambent-admin": "1", **signature(f"{endpoint.rstrip('/')}/_lambent/{page}", method, sha256)}
     if body is not None:
         headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
     try:
@@ -112,16 +114,3 @@ def admin_request(
             yield answer
     except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
         raise Trouble(unreachable(endpoint)) from error
-
-
-def _signature(url: str, method: str, sha256: str) -> dict[str, str]:
-    key, secret = os.environ.get("LAMBENT_ACCESS_KEY_ID"), os.environ.get("LAMBENT_SECRET_ACCESS_KEY")
-    if not key or not secret:
-        return {}
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
-
-    request = AWSRequest(method, url, {"X-Amz-Content-SHA256": sha256} if sha256 else {})
-    SigV4Auth(Credentials(key, secret), "lambda", "us-east-1").add_auth(request)
-    return dict(request.headers.items())
