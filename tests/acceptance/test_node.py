@@ -182,6 +182,34 @@ def test_a_function_that_eats_memory_is_killed(api, create):
     assert call(api, name, {"do": "echo"})[0] == {"do": "echo"}
 
 
+GARBAGE = """
+const live = [];
+exports.handler = async (event) => {
+  while (live.length < 100) live.push(new Array(12500).fill(0).map((_, i) => i + 0.5));
+  let kept = [];
+  for (let round = 0; round < 4000; round++) {
+    kept.push(new Array(500).fill(0).map((_, i) => ({ i, text: 'x' + i })));
+    if (kept.length > 400) kept = kept.slice(200);
+  }
+  return kept.length;
+};
+"""
+
+
+def test_garbage_is_collected_before_it_fills_the_memory(plan, tmp_path):
+    """20 MB live, some 200 MB pass: the heap must know that this machine is the function's, however large the host's."""
+    (tmp_path / "lambent.toml").write_text("[sandbox]\nmb_per_vcpu = 0\n")  # so little memory buys little of a processor
+    with LocalServer(config=tmp_path / "lambent.toml") as server:
+        api = server.client("lambda")
+        for name, variables in (("waiting", {}), ("fresh", {"NODE_OPTIONS": "--no-warnings"})):
+            request = {"Role": ROLE, "Handler": "index.handler", "MemorySize": 128, "Timeout": 60, "Environment": {"Variables": variables}}
+            api.create_function(FunctionName=name, Runtime=plan.runtime, Code={"ZipFile": zipped({"index.js": GARBAGE})}, **request)
+            settle(api, name)
+            payload, answer = call(api, name)
+            assert "FunctionError" not in answer, payload
+            assert 200 <= payload <= 400
+
+
 def test_a_timeout(api, create):
     name = create("slow", Timeout=1)
     payload, answer = call(api, name, {"do": "sleep", "ms": 60_000})

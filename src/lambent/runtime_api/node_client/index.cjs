@@ -9,6 +9,7 @@
 //   context.cjs    the context object
 //   invoke.cjs     one invocation after the other: promises, callbacks, the empty event loop, crashes
 //   streaming.cjs  handlers that stream; loaded when there is one
+//   heap.cjs       how much garbage may lie about, by the memory of the function
 //   rehearsal.cjs  what is gone through ahead of time
 //
 // Started as it is, the environment of the process is the function's. With --warm it was started before its function was known: it loads
@@ -33,6 +34,7 @@ async function warm() {
   const { Channel } = require('./channel.cjs');
   require('./streaming.cjs');
   await require('./rehearsal.cjs').rehearse();
+  require('./heap.cjs').collect();
   become(new Channel());
 }
 
@@ -52,6 +54,7 @@ function run(handler, channel) {
   if (OURS.test(process.env.NODE_OPTIONS || '')) delete process.env.NODE_OPTIONS;
   const env = process.env;
   const runtimeDir = env.LAMBDA_RUNTIME_DIR || '/var/runtime';
+  require('./heap.cjs').fit(env);
   process.argv = [process.argv[0], runtimeDir + '/index.mjs'];
   require('./logs.cjs').patchConsole(env);
   const { Channel } = require('./channel.cjs');
