@@ -265,6 +265,24 @@ def test_payloads_that_are_no_json(server, payload):
     assert_refused(answer, "InvalidRequestContentException", 400, "Could not parse request body into json")
 
 
+def test_events_that_are_said_to_be_something_else(server):
+    path = f"{FUNCTIONS}/bystander/invocations"
+    for kind in ("text/plain", "TEXT/html; charset=utf-8", "application/xml", "image/svg+xml", "multipart/form-data; boundary=x"):
+        answer = send(server.port, "POST", path, b"{}", Content_Type=kind)
+        assert (answer.status, answer.code) == (415, "UnsupportedMediaTypeException"), kind
+        assert answer.json()["Type"] == "User"
+        streamed = send(server.port, "POST", "/2021-11-15/functions/bystander/response-streaming-invocations", b"{}", Content_Type=kind)
+        assert streamed.status == 415
+    usual = (
+        "application/json; charset=utf-8",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+        "application/x-amz-json-1.1",
+    )
+    for kind in (None, *usual):
+        assert send(server.port, "POST", path, b"{}", Content_Type=kind).status == 200, kind
+
+
 def test_odd_invocation_headers(server):
     path = f"{FUNCTIONS}/bystander/invocations"
     assert send(server.port, "POST", path, b"{}", X_Amz_Invocation_Type="Sometimes").status == 400

@@ -128,6 +128,7 @@ class App:
             base_url=f"http://{exchange.request.headers.get('host', self._host)}",
             source_ip=exchange.source_ip,
             trace=exchange.request.headers.get("x-amzn-trace-id", ""),
+            content_type=exchange.request.headers.get("content-type", ""),
         )
 
     def _recall(self, exchange: Exchange) -> None:

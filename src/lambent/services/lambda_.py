@@ -26,6 +26,9 @@ from lambent.wire.call import Call
 
 CLIENT_CONTEXT = 3_583  # bytes as sent (contract 01 §8)
 
+_USUAL = frozenset({"", "application/json", "application/octet-stream", "application/x-www-form-urlencoded"})
+_NEVER_JSON = frozenset({"text", "image", "audio", "video", "font", "multipart"})
+
 Params = dict[str, Any]
 
 
@@ -170,6 +173,8 @@ class LambdaService:
 
 
 def _invocation(call: Call, target: FunctionArn, params: Mapping[str, Any], kind: str) -> Invocation:
+    if call.content_type not in _USUAL:
+        _check_media(call.content_type)
     if params.get("DurableExecutionName") is not None:
         raise invalid_parameter("The function is not a durable function; a durable execution name is not allowed.")
     return Invocation(
@@ -182,6 +187,17 @@ def _invocation(call: Call, target: FunctionArn, params: Mapping[str, Any], kind
         cause=call.request_id,
         tenant=params.get("TenantId") or "",
     )
+
+
+def _check_media(content_type: str) -> None:
+    """415 for an event that is said to be something that JSON is not (contract 02 §1).
+
+    Only for what cannot be meant as JSON: AWS's SDKs call an event ``application/octet-stream``, and curl calls it a form.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    main, _, sub = kind.partition("/")
+    if main in _NEVER_JSON or sub in ("xml", "pdf", "zip") or sub.endswith("+xml"):
+        raise ClientFault("UnsupportedMediaTypeException", 415, f"The content type of the request body is not JSON: {kind}")
 
 
 def _client_context(text: str) -> str:

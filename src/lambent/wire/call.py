@@ -17,3 +17,4 @@ class Call:
     base_url: str  # "http://host:port" as the caller addressed us, for URLs in answers
     source_ip: str = ""
     trace: str = ""  # X-Amzn-Trace-Id as received, or ""
+    content_type: str = ""  # as received, or ""
