@@ -15,12 +15,10 @@ import contextlib
 import gc
 import logging
 import resource
-import secrets
 import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +56,7 @@ from lambent.control.tags import Tags
 from lambent.control.versions import Versions
 from lambent.errors import LambentError, invalid_parameter
 from lambent.function_version import FunctionVersion
-from lambent.iam.credentials import Authenticator
+from lambent.iam.credentials import Authenticator, FunctionKeys
 from lambent.iam.sessions import Sessions
 from lambent.images.sources import Sources
 from lambent.images.store import ImageStore
@@ -105,7 +103,7 @@ from lambent.services.s3 import S3Service
 from lambent.services.sqs import SqsService
 from lambent.services.sts import StsService
 from lambent.services.table import methods
-from lambent.settings import Credential, Settings
+from lambent.settings import Settings
 from lambent.sources.kinds import source_kinds
 from lambent.sources.pollers import Pollers
 from lambent.sources.sqs_remote import visibility_of
@@ -145,9 +143,8 @@ class Node:
 
     def __init__(self, settings: Settings, at: Point = lambda name: None) -> None:
         self._at = at
-        internal = Credential("LAMBENTFUNCTION", secrets.token_hex(20), settings.account)
-        self.settings = replace(settings, credentials=(*settings.credentials, internal)) if settings.auth == "signature" else settings
-        self._internal = internal
+        self.settings = settings
+        self._function_keys = FunctionKeys()
         self.clock = SystemClock()
         self._started_at = self.clock.now()
         self.story = Story()
@@ -201,8 +198,8 @@ class Node:
         own = settings.auth == "any" and settings.host in LOOPBACK
         debug = self._debug if own else None
         self.sessions = await Sessions.open(self.store)
-        authenticator = Authenticator(settings, self.clock, self.sessions)
-        gate = Gate(settings, authenticator, self._internal.access_key)
+        authenticator = Authenticator(settings, self.clock, self.sessions, self._function_keys)
+        gate = Gate(settings, authenticator)
         backups = BackupPages(gate, self._save, self._restore)
         shown = self._health, self._environments, self._tell, self.code.download
         pages = Pages(*shown, debug, self._events, self._redrive, backups, gate.look)
@@ -342,7 +339,8 @@ class Node:
         """Asynchronous invocations. What runs when the node is to end is ended with the pools; what it leaves is in the store."""
         settings = self.settings
         known = AsyncFunctions(self.registry, self.families.event_invoke.of, self.assigner.reserved, self.recursion)
-        key = (self._internal.access_key, self._internal.secret_key) if settings.auth == "signature" else (settings.account, "none")
+        own = self._function_keys.of(settings.account)
+        key = (own.access_key, own.secret_key) if settings.auth == "signature" else (settings.account, "none")
         self.events = AsyncHouse(
             self.store,
             known,
@@ -416,7 +414,8 @@ class Node:
         require_mountable(version.mounts)
         account = version.arn.account
         if self.settings.auth == "signature":
-            credentials = RoleCredentials(self._internal.access_key, self._internal.secret_key)
+            key = self._function_keys.of(account)
+            credentials = RoleCredentials(key.access_key, key.secret_key)
         else:
             credentials = RoleCredentials(account)
         return self.specs.make(version, environment_id, log_stream, credentials)

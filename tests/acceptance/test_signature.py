@@ -51,6 +51,42 @@ def error_of(call, **arguments) -> tuple[str, int]:
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
+def test_a_function_signs_as_its_own_account(tmp_path):
+    config = tmp_path / "lambent.toml"
+    other, second = "210987654321", "AKIAEXAMPLEEXAMPLE02"
+    config.write_text(f'{CONFIG}\n[[credentials]]\naccess_key = "{second}"\nsecret_key = "{SECRET}"\naccount = "{other}"\n')
+    source = """
+import boto3, botocore.exceptions, os, urllib.request
+def handler(event, context):
+    api = boto3.client("lambda")
+    try:
+        api.get_function(FunctionName=event)
+        refused = ""
+    except botocore.exceptions.ClientError as error:
+        refused = error.response["Error"]["Code"]
+    seen = [function["FunctionArn"] for function in api.list_functions()["Functions"]]
+    return [boto3.client("sts").get_caller_identity()["Account"], seen, refused]
+"""
+    with LocalServer(config=config) as server:
+        arns = {account: f"arn:aws:lambda:us-east-1:{account}:function:who" for account in (ACCOUNT, other)}
+        for account, key in ((ACCOUNT, KEY), (other, second)):
+            api = client(server, key=key)
+            api.create_function(
+                FunctionName="who",
+                Runtime=RUNTIME,
+                Role=ROLE.replace("000000000000", account),
+                Handler="app.handler",
+                Timeout=20,
+                MemorySize=512,
+                Code={"ZipFile": zipped({"app.py": source})},
+            )
+            settle(api, "who")
+            stranger = arns[other if account == ACCOUNT else ACCOUNT]
+            answer, _ = call(api, "who", stranger)
+            assert answer == [account, [arns[account]], "AccessDeniedException"]
+        stop_cleanly(server)
+
+
 def test_what_runs_is_shown_to_those_who_sign(signed, tmp_path):
     (tmp_path / "shown").mkdir()
     (tmp_path / "shown" / "app.py").write_text(ECHO)

@@ -561,7 +561,7 @@ def test_a_server_that_others_can_reach_wants_a_signature():
 
     def gate(**options):
         settings = Settings(**options)
-        return Gate(settings, Authenticator(settings, ManualClock()), "INTERNAL")
+        return Gate(settings, Authenticator(settings, ManualClock()))
 
     def request(**headers):
         return HttpRequest("GET", "/_lambent/backup", "", {name.replace("_", "-"): value for name, value in headers.items()}, b"")

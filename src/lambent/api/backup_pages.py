@@ -20,7 +20,7 @@ from typing import Any
 
 from lambent.api.http_server import INSIDE
 from lambent.errors import ClientFault
-from lambent.iam.credentials import Authenticator
+from lambent.iam.credentials import FUNCTION, Authenticator
 from lambent.iam.sessions import PREFIX
 from lambent.settings import Settings
 from lambent.store.backup_archive import ArchiveReader, BadArchive
@@ -35,12 +35,11 @@ _HOST = re.compile(r"\[?([^\]]*?)\]?(:\d+)?")
 
 
 class Gate:
-    """Who may. ``internal_key`` is the access key of functions."""
+    """Who may."""
 
-    def __init__(self, settings: Settings, authenticator: Authenticator, internal_key: str) -> None:
+    def __init__(self, settings: Settings, authenticator: Authenticator) -> None:
         self._settings = settings
         self._authenticator = authenticator
-        self._internal_key = internal_key
 
     def look(self, request: HttpRequest, source_ip: str) -> None:
         """To see what runs here and what became of it, for all functions and accounts. Raises ``ClientFault``."""
@@ -65,7 +64,7 @@ class Gate:
     def _require_key(self, request: HttpRequest, what: str) -> None:
         """One of the settings."""
         key = self._authenticator.identify(request).access_key
-        if key == self._internal_key or key.startswith(PREFIX):  # a function may have assumed a role
+        if key.startswith((FUNCTION, PREFIX)):  # a function may have assumed a role
             raise _denied(f"{what} Functions and sessions may not.")
 
 

@@ -10,6 +10,7 @@ What a caller says ends in ARNs, in stored keys and in log lines, so only texts 
 from __future__ import annotations
 
 import re
+import secrets
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -21,10 +22,25 @@ from lambent.wire.http import HttpRequest
 from lambent.wire.sigv2 import read_signature_v2, verify_v2
 from lambent.wire.sigv4 import BadSignature, Signature, expect_body, read_signature, verify
 
+FUNCTION = "LAMBENTFUNCTION"  # how their keys begin
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+=,.@-]{0,127}")
 _CLAIM, _CLAIMS = 512, 1024  # length and number of remembered claims
 _REGION = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+class FunctionKeys:
+    """What functions sign with under ``auth = "signature"``: a key for each account, made anew by every process."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Credential] = {}
+
+    def of(self, account: str) -> Credential:
+        access_key = FUNCTION + account
+        return self._made.setdefault(access_key, Credential(access_key, secrets.token_hex(20), account))
+
+    def find(self, access_key: str) -> Credential | None:
+        return self._made.get(access_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +57,9 @@ class Identity:
 class Authenticator:
     """Identifies callers as the settings ask for it."""
 
-    def __init__(self, settings: Settings, clock: Clock, sessions: Sessions | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock, sessions: Sessions | None = None, functions: FunctionKeys | None = None) -> None:
         self._sessions = sessions
+        self._functions = functions
         self._verifies = settings.auth == "signature"
         self._account = settings.account
         self._region = settings.region
@@ -88,7 +105,7 @@ class Authenticator:
             if "authorization" in request.headers:
                 raise BadSignature("IncompleteSignatureException", "The Authorization header is no AWS4 signature.", None, 400)
             raise BadSignature("MissingAuthenticationTokenException", "Missing Authentication Token")
-        credential = self._credentials.get(signature.access_key) or self._temporary(request, signature.access_key)
+        credential = self._known(signature.access_key) or self._temporary(request, signature.access_key)
         if credential is None:
             text = "The security token included in the request is invalid."
             raise BadSignature("UnrecognizedClientException", text, signature.service)
@@ -97,6 +114,9 @@ class Authenticator:
             expect_body(request)
             return request.body
         return verify(request, signature, credential.secret_key, self._clock.now())
+
+    def _known(self, access_key: str) -> Credential | None:
+        return self._credentials.get(access_key) or (None if self._functions is None else self._functions.find(access_key))
 
     def _session(self, request: HttpRequest, access_key: str) -> Session | None:
         """The session of ours that a request was signed with."""
@@ -121,7 +141,7 @@ class Authenticator:
     def _named(self, signature: Signature) -> Identity:
         key = signature.access_key if _KEY.fullmatch(signature.access_key) else ""
         region = signature.region if _REGION.fullmatch(signature.region) else self._region
-        credential = self._credentials.get(key)
+        credential = self._known(key)
         user = key
         if credential is not None:
             account = credential.account
