@@ -182,6 +182,34 @@ def test_a_terminal_sees_progress_and_tables(server, hello, tmp_path):
     assert "INVOCATIONS" in in_terminal(server.endpoint, "ps")
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the bootstrap of this test needs curl")
+def test_what_a_function_prints_does_nothing_to_a_terminal(server, run, tmp_path):
+    (tmp_path / "painter").mkdir()
+    (tmp_path / "painter" / "bootstrap").write_text(_PAINTER)
+    (tmp_path / "painter" / "bootstrap").chmod(0o755)
+    run("deploy", str(tmp_path / "painter"), "--runtime", "provided.al2023", "--handler", "x")
+    assert run("invoke", "painter").stdout == "\x1b]0;title\x07\x1b[31mred"
+    for words in (("invoke", "painter", "--log"), ("logs", "painter")):
+        drawn = in_terminal(server.endpoint, *words)
+        assert "\x1b[31mred" in drawn
+        assert "\\x1b]0;title\\x07" in drawn
+        assert "\x1b]" not in drawn
+        assert "\x07" not in drawn
+    assert "\x1b]0;title\x07" in run("logs", "painter").stdout
+
+
+_PAINTER = r"""#!/bin/bash
+while true; do
+  printf '\033]0;title\007\033[31mred\n'
+  head=$(mktemp)
+  curl -sS -D "$head" "http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/next" > /dev/null
+  id=$(grep -i '^lambda-runtime-aws-request-id:' "$head" | tr -d '\r' | cut -d' ' -f2)
+  answer="http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/$id/response"
+  printf '\033]0;title\007\033[31mred' | curl -sS --data-binary @- "$answer" > /dev/null
+done
+"""
+
+
 # without a server
 
 

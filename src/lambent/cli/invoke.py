@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lambent.cli.api import DEFAULT_ENDPOINT, EndpointOption, JsonOption, client, plain_errors
-from lambent.cli.screen import Trouble, is_terminal, remark, show_json
+from lambent.cli.screen import Trouble, is_terminal, remark, say, show_json
 
 _LONGEST = 5_400 + 30  # seconds: the longest timeout that the model knows, and some more
 
@@ -43,12 +43,21 @@ def invoke(
     else:
         if log and tail:
             remark(tail.rstrip("\n"))
-        sys.stdout.buffer.write(body + (b"\n" if body and is_terminal() else b""))
-        sys.stdout.buffer.flush()
+        _show(body)
     if answer.get("FunctionError"):
         if not as_json:
             remark(f"lambent: {name} failed ({answer['FunctionError']})")
         raise typer.Exit(1)
+
+
+def _show(body: bytes) -> None:
+    """As it is for pipes; a line for people."""
+    if is_terminal():
+        if body:
+            say(body.decode(errors="replace"))
+        return
+    sys.stdout.buffer.write(body)
+    sys.stdout.buffer.flush()
 
 
 def _payload(text: str) -> bytes:

@@ -7,11 +7,14 @@ only where something is drawn with it.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from lambent.errors import LambentError
+
+_CONTROL = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # colours, then everything else but tabs and line breaks
 
 
 class Trouble(LambentError):
@@ -24,14 +27,19 @@ def is_terminal() -> bool:
 
 def say(text: str = "") -> None:
     """A line of the answer."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write((harmless(text) if is_terminal() else text) + "\n")
     sys.stdout.flush()
 
 
 def remark(text: str) -> None:
     """A line beside the answer."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write((harmless(text) if sys.stderr.isatty() else text) + "\n")
     sys.stderr.flush()
+
+
+def harmless(text: str) -> str:
+    """For a terminal: what functions say may have colours, but not move the cursor, set titles or ask the terminal to type."""
+    return _CONTROL.sub(lambda found: found[0] if len(found[0]) > 1 else f"\\x{ord(found[0]):02x}", text)
 
 
 def show_json(value: Any) -> None:
@@ -55,7 +63,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str =
     for number, column in enumerate(columns):
         drawn.add_column(column, overflow="fold", no_wrap=not number)  # nothing is cut off; what names a row stays in one piece
     for row in rows:
-        drawn.add_row(*(Text(_flat(cell)) for cell in row))
+        drawn.add_row(*(Text(harmless(_flat(cell))) for cell in row))
     Console().print(drawn)
 
 
@@ -67,7 +75,7 @@ def styled(text: str, style: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(soft_wrap=True).print(Text(text, style=style))
+    Console(soft_wrap=True).print(Text(harmless(text), style=style))
 
 
 def duration(seconds: float) -> str:
