@@ -196,6 +196,85 @@ return seen
     assert (payload, error) == ([], None)
 
 
+MISCHIEF = {
+    "stops": ("os.kill(os.getpid(), signal.SIGSTOP)", {"Sandbox.Timedout"}),
+    "closes": ("os.closerange(0, 2000)", {"Runtime.ExitError", "Runtime.Unknown"}),
+    "scribbles": (
+        """
+for number in range(21):
+    try:
+        os.write(number, b'garbage' * 10)
+    except OSError:
+        pass
+time.sleep(5)
+""",
+        {"Runtime.Unknown"},
+    ),
+    "drops-in": (
+        "for number in range(20):\n    os.dup2(os.open('/dev/null', os.O_RDWR), number)",
+        {"Runtime.ExitError", "Runtime.Unknown", "Sandbox.Timedout"},
+    ),
+    "promises": (
+        "os.write(channel(), struct.pack('>BII', 0x12, 10, 0xFFFFFFFF))\nwhile True:\n    os.write(channel(), bytes(65536))",
+        {"Runtime.Unknown", "Sandbox.Timedout"},
+    ),
+    "dawdles": (
+        "for byte in frame(0x12, b'1\\nx\\napplication/json', b'1'):\n    os.write(channel(), bytes([byte]))\n    time.sleep(0.2)",
+        {"Runtime.Unknown", "Sandbox.Timedout"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(MISCHIEF))
+def test_mischief_costs_only_its_environment(server, name):
+    body, errors = MISCHIEF[name]
+    payload, error = attack(server, name, body, top=FORGE, timeout=2)
+    assert error == "Unhandled"
+    assert payload["errorType"] in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "most"),
+    [
+        ("threads", "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()", 1_024),
+        ("files", "hoard.append(open('/dev/null'))", 1_024),
+        ("sockets", "hoard.append(socket.socketpair())", 1_024),
+        ("names", "open(f'/tmp/{len(hoard)}', 'x').close(); hoard.append(0)", 512 * 64),
+    ],
+)
+def test_what_can_be_used_up_ends_for_the_function_alone(server, name, body, most):
+    body = f"""
+import threading
+hoard, count = [], 0
+try:
+    while count < 100_000:
+        {body}
+        count += 1
+except (OSError, RuntimeError):
+    pass
+hoard.clear()
+return count
+"""
+    payload, error = attack(server, f"uses-up-{name}", body, timeout=30, memory=1024)
+    assert error is None
+    assert 0 < payload <= most
+
+
+def test_late_answers_are_nobody_s(server):
+    body = """
+import threading
+answer = frame(0x12, b'1\\n' + context.aws_request_id.encode() + b'\\napplication/json', b'"late"')
+def late():
+    for _ in range(100):
+        os.write(channel(), answer)
+        time.sleep(0.002)
+threading.Thread(target=late).start()
+return 'first'
+"""
+    payload, error = attack(server, "late", body, top=FORGE)
+    assert (payload, error) == ("first", None)
+
+
 def test_what_else_runs_on_the_platform_is_not_told(server):
     body = """
 import http.client
