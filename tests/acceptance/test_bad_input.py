@@ -9,6 +9,7 @@ import json
 import socket
 import stat
 import struct
+import threading
 import time
 import urllib.parse
 import zipfile
@@ -398,6 +399,32 @@ def test_slow_clients_do_not_hold_up_others(server):
     finally:
         for connection in slow:
             connection.close()
+
+
+def test_who_does_not_read_is_not_answered_further(server):
+    """Requests sent ahead of their answers: the server must not hold answers without end for a client that never fetches them."""
+    body = b'"' + b"x" * 6_000_000 + b'"'
+    request = head("POST", f"{FUNCTIONS}/bystander/invocations", len(body)) + body
+    before, sent = resident(server), 0
+    with connect(server.port) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.settimeout(3)
+        with contextlib.suppress(TimeoutError):
+            while sent < 60:
+                connection.sendall(request)
+                sent += 1
+        assert sent < 60
+        assert resident(server) - before < 250 << 20
+    with connect(server.port) as connection:
+        threading.Thread(target=_send_and_close, args=(connection, request * 8), daemon=True).start()
+        answers = connection.makefile("rb").read()
+        assert answers.count(b"HTTP/1.1 200 OK\r\n") == 8
+        assert answers.count(body) == 8
+
+
+def _send_and_close(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
 
 
 def test_a_body_byte_by_byte(server):

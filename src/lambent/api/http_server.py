@@ -12,7 +12,7 @@ What a server that faces strangers must bound:
 * the body: a declared length over the limit is refused before a byte of it is read; a chunked one as soon as it is over: 413;
 * time: a head has ``HEAD_SECONDS`` to arrive, each pause in a body ``BODY_SECONDS``, an idle connection ``IDLE_SECONDS``;
 * requests that are sent ahead of their answers (pipelining): ``AHEAD``, then the connection is not read any more;
-* answers that are not fetched: a streamed body waits until the client has read.
+* answers that are not fetched: a streamed body waits until the client has read, and so does the next request.
 
 A body that is too large to hold (``streams`` says of which requests) is not collected: its request runs as soon as the head is there and
 reads the body as it comes (``incoming.py``), within the limits that its operation has. The client is told to continue when the first byte
@@ -120,6 +120,8 @@ class Connection(asyncio.Protocol):
         self._pump: asyncio.Task[None] | None = None
         self._incoming: Incoming | None = None  # the body that comes in while its request runs
         self._expects = False
+        self._clogged = False  # the client does not read what was answered
+        self._unsent = 0
         self._new_request()
 
     # ------------------------------------------------------------------------------------------------------ the transport
@@ -181,12 +183,16 @@ class Connection(asyncio.Protocol):
         self._transport = None
 
     def pause_writing(self) -> None:
+        self._clogged = True
         if self._writable is not None:
             self._writable.clear()
 
     def resume_writing(self) -> None:
         if self._writable is not None:
             self._writable.set()
+        self._clogged = False
+        if not self._busy and self._transport is not None:
+            self._next()
 
     # --------------------------------------------------------------------------------------------------------- the parser
 
@@ -224,7 +230,7 @@ class Connection(asyncio.Protocol):
             self._fail(431, "RequestHeaderFieldsTooLarge", "The request line and headers together exceed the limit.")
             return
         declared = self._headers.get("content-length", "")
-        if self._parser.get_method() == b"PUT" and not self._busy and self._server.streams(self._request(b"")):
+        if self._parser.get_method() == b"PUT" and not (self._busy or self._clogged) and self._server.streams(self._request(b"")):
             self._run_ahead(declared)
         elif declared.isdigit() and int(declared) > self._server.body_limit:
             self._refuse_body()
@@ -282,7 +288,7 @@ class Connection(asyncio.Protocol):
         request = self._request(bytes(self._body))
         keep = self._parser.should_keep_alive()
         self._new_request()
-        if self._busy:
+        if self._busy or self._clogged:
             self._waiting.append((request, keep))
             if len(self._waiting) >= AHEAD and self._transport is not None:
                 self._transport.pause_reading()
@@ -367,9 +373,14 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._due = self._server.clock.monotonic() + IDLE_SECONDS
-        if self._waiting:
+        self._unsent = self._transport.get_write_buffer_size()
+        self._next()
+
+    def _next(self) -> None:
+        """The next request that waits, unless the client has yet to read what it was answered."""
+        if self._waiting and not self._clogged:
             request, keep = self._waiting.popleft()
-            if not self._closing:
+            if not self._closing and self._transport is not None:
                 self._transport.resume_reading()
             self._run(request, keep)
 
@@ -400,7 +411,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         if self._transport is None:
             return
-        if self._busy:
+        if self._busy or self._waiting:
             self._keep = False
             if self._incoming is not None:
                 self._incoming.fail()
@@ -432,8 +443,11 @@ class Connection(asyncio.Protocol):
         if self._busy and (self._incoming is None or not self._incoming.starved):
             self._due = now + IDLE_SECONDS
         elif not self._busy and now >= self._due:
-            self._transport.abort()
-            return
+            unsent, before = self._transport.get_write_buffer_size(), self._unsent
+            if unsent >= before:
+                self._transport.abort()
+                return
+            self._unsent, self._due = unsent, now + IDLE_SECONDS  # slow, but it reads
         self._watch = self._server.clock.call_later(min(max(self._due - now, 0.1), LINGER_SECONDS), self._look)
 
     def shutdown(self) -> None:
