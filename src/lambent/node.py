@@ -168,6 +168,7 @@ class Node:
             await self._start(sock)
             gc.collect()
             gc.freeze()
+            gc.enable()
             gc.set_threshold(50_000, 20, 50)  # what a request leaves behind is freed by reference counts; cycles can wait
             self.create_task(self._purge())
             self.create_task(self._sweep_objects())

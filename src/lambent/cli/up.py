@@ -5,6 +5,7 @@ Kept free of every heavy import; see ``main.py``. ``commands.py`` declares the s
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ def parse(arguments: Sequence[str]) -> dict[str, object] | None:
 
 def run(options: dict[str, object]) -> int:
     """Serve with ``options`` laid over the configuration file; blocks. Gives the exit code."""
+    gc.disable()  # a start makes much and drops little; the node takes the collector up again (node.py)
     from lambent.node import serve
 
     try:

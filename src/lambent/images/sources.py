@@ -14,7 +14,6 @@ from lambent.images.faults import denied
 from lambent.images.local import DockerArchive, OciLayout
 from lambent.images.manifest import Blob
 from lambent.images.reference import ImageReference
-from lambent.images.registry import Registry
 from lambent.images.registry_keys import RegistryKeys
 from lambent.settings import ImageSettings, RegistryCredential
 
@@ -48,6 +47,8 @@ class Sources:
             return OciLayout(path) if reference.kind == "oci" else DockerArchive(path)
         if not any(fnmatchcase(reference.host, pattern) for pattern in self._settings.allowed):
             raise denied(f"the registry {reference.host} is not among those that the settings allow")
+        from lambent.images.registry import Registry  # which brings an HTTP client that most servers never need
+
         host = self._mirror(reference.host)
         insecure = any(fnmatchcase(host, pattern) for pattern in self._settings.insecure)
         return Registry(host, reference.name, self._keys.find(host), insecure=insecure)
