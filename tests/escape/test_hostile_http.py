@@ -262,9 +262,11 @@ return count
 
 def test_late_answers_are_nobody_s(server):
     body = """
-import threading
+import sys, threading
 answer = frame(0x12, b'1\\n' + context.aws_request_id.encode() + b'\\napplication/json', b'"late"')
 def late():
+    while sys._current_frames()[threading.main_thread().ident].f_code.co_name not in ('receive', '_read'):
+        time.sleep(0.001)  # until the client has sent the first answer and waits for another event
     for _ in range(100):
         os.write(channel(), answer)
         time.sleep(0.002)
