@@ -441,7 +441,11 @@ def test_chunked_and_pipelined_requests(server):
         connection.sendall(head("POST", path, Transfer_Encoding="chunked") + b'5\r\n{"a":\r\n3\r\n 1}\r\n0\r\n\r\n')
         assert json.loads(read_answer(connection).body) == {"a": 1}
         connection.sendall(head("POST", path, 1) + b"1" + head("POST", path, 1) + b"2")
-        assert [read_answer(connection).body] == [b"1"]
+        data = b""
+        while data.count(b"\r\n\r\n") < 2 or data.endswith(b"\n"):  # both answers may come at once
+            data += connection.recv(65_536)
+    first, second = data.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert (first[-5:], second[-5:]) == (b"\r\n\r\n1", b"\r\n\r\n2")
 
 
 def test_an_absolute_address_is_as_good_as_a_path(server):
