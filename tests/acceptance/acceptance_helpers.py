@@ -11,6 +11,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+from botocore.exceptions import ClientError
+
 from lambent.testing.local_server import LocalServer
 
 ROLE = "arn:aws:iam::000000000000:role/test"
@@ -35,6 +38,14 @@ def settle(api: Any, name: str) -> None:
     """Wait with boto3's own waiters until the function is active and updated."""
     for waiter in ("function_active_v2", "function_updated_v2"):
         api.get_waiter(waiter).wait(FunctionName=name, WaiterConfig={"Delay": 0.02, "MaxAttempts": 3_000})
+
+
+def refused(code: str, call: Any, **arguments: Any) -> str:
+    """What a call of a client is told that is refused with the error ``code``."""
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    assert caught.value.response["Error"]["Code"] == code, caught.value.response
+    return str(caught.value.response["Error"]["Message"])
 
 
 def call(api: Any, name: str, event: Any = None, **options: Any) -> tuple[Any, dict[str, Any]]:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from acceptance_helpers import ECHO, ROLE, RUNTIME, settle, zipped
-from botocore.exceptions import ClientError
+from acceptance_helpers import ECHO, ROLE, RUNTIME, refused, settle, zipped
 
 from lambent.testing.local_server import LocalServer
 
@@ -16,13 +15,6 @@ LAMBDA = "arn:aws:lambda:us-east-1:000000000000"
 BASE = f"{LAMBDA}:function"
 NOT_FOUND = "ResourceNotFoundException"
 NO_RESOURCE = "The resource you requested does not exist."
-
-
-def refused(code: str, call: Any, **arguments: Any) -> str:
-    with pytest.raises(ClientError) as caught:
-        call(**arguments)
-    assert caught.value.response["Error"]["Code"] == code, caught.value.response
-    return str(caught.value.response["Error"]["Message"])
 
 
 @pytest.fixture(scope="module")

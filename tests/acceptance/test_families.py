@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from acceptance_helpers import ECHO, ROLE, RUNTIME, call, settle, zipped
+from acceptance_helpers import ECHO, ROLE, RUNTIME, call, refused, settle, zipped
 from botocore.exceptions import ClientError
 
 from lambent.testing.local_server import LocalServer
@@ -17,13 +17,6 @@ BASE = "arn:aws:lambda:us-east-1:000000000000"
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:results"
 PUBLISHER = "arn:aws:signer:us-east-1:000000000000:/signing-profiles/p/abcdefghij"
 STALE = "00000000-0000-0000-0000-000000000000"
-
-
-def refused(code: str, call: Any, **arguments: Any) -> str:
-    with pytest.raises(ClientError) as caught:
-        call(**arguments)
-    assert caught.value.response["Error"]["Code"] == code, caught.value.response
-    return str(caught.value.response["Error"]["Message"])
 
 
 @pytest.fixture(scope="module")

@@ -9,20 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from acceptance_helpers import ROLE, RUNTIME, call, settle, zipped
+from acceptance_helpers import ROLE, RUNTIME, call, refused, settle, zipped
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from lambent.testing.local_server import LocalServer
 
 SOURCE = "def handler(event, context):\n    return [%r, context.function_version]\n"
-
-
-def refused(code: str, call: Any, **arguments: Any) -> str:
-    with pytest.raises(ClientError) as caught:
-        call(**arguments)
-    assert caught.value.response["Error"]["Code"] == code, caught.value.response
-    return str(caught.value.response["Error"]["Message"])
 
 
 def creation(name: str, mark: str = "one", **more: Any) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from acceptance_helpers import ROLE, RUNTIME, settle, stop_cleanly, zipped
-from botocore.exceptions import ClientError
+from acceptance_helpers import ROLE, RUNTIME, refused, settle, stop_cleanly, zipped
 
 from lambent.testing.local_server import LocalServer
 
@@ -62,13 +61,6 @@ def creation(name: str = "f", source: str = SOURCE, **more: Any) -> dict[str, An
     code = {"ZipFile": zipped({"app.py": source})}
     base = {"FunctionName": name, "Runtime": RUNTIME, "Role": ROLE, "Handler": "app.handler", "Code": code}
     return {**base, "MemorySize": 256, "Timeout": 10, "EphemeralStorage": {"Size": 520}, **more}
-
-
-def refused(code: str, call: Any, **arguments: Any) -> str:
-    with pytest.raises(ClientError) as caught:
-        call(**arguments)
-    assert caught.value.response["Error"]["Code"] == code, caught.value.response
-    return str(caught.value.response["Error"]["Message"])
 
 
 @pytest.mark.parametrize(

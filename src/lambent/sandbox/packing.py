@@ -7,7 +7,7 @@ good. What a child then allocates lies side by side in fresh pages. On CPython 3
 the time of as many faults.
 
 Then the heaps are laid into huge pages, as far as they are long enough in one piece. A fork copies one entry for each of these instead of
-five hundred, and takes a quarter less time; the child still copies four kilobytes where it writes. Linux does that on demand from 6.1 on.
+five hundred, which makes it cheaper; the child still copies four kilobytes where it writes. Linux does that on demand from 6.1 on.
 
 Only an optimisation: with another allocator, or one that tells nothing of itself, nothing is done. Standard library only, CPython 3.8 to
 3.14, like everything that runs in a zygote.
