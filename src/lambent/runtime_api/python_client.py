@@ -63,6 +63,7 @@ _NEXT_FRAME = _HEADER.pack(_NEXT, 0, 0)
 _BUFFER = bytearray(65_536)  # made before the fork: a child dirties only the pages that its events fill
 _JOIN_BELOW = 32_768  # bytes; larger answers are not copied into one piece
 _XRAY_CAUSE_MAX = 1_048_576
+_USUAL_ZONE = ":UTC"  # contract 03 §5
 _REHEARSALS = 40  # the interpreter calls code warm after eight runs of it, and settles within a few dozen
 
 PRELOADED = (
@@ -212,7 +213,7 @@ class CompiledMarshaller(LambdaMarshaller):  # type: ignore[misc]
 
 def _marshaller() -> CompiledMarshaller:
     """One for this environment: AWS's encoder looks at ``AWS_EXECUTION_ENV``. The usual one is made once, before the fork."""
-    name = os.environ.get("AWS_EXECUTION_ENV", "")
+    name = imports.variable("AWS_EXECUTION_ENV", "")
     if name not in _marshallers:
         _marshallers[name] = CompiledMarshaller()
     return _marshallers[name]
@@ -222,7 +223,7 @@ class FrameClient(LambdaRuntimeClient, awslambda.Transport):  # type: ignore[mis
     """What ``bootstrap.run`` takes for a client of the Runtime API."""
 
     def __init__(self, channel: Channel) -> None:
-        super().__init__(os.environ.get("AWS_LAMBDA_RUNTIME_API", ""))
+        super().__init__(imports.variable("AWS_LAMBDA_RUNTIME_API", ""))
         self._channel = channel
         self._answer: list[bytes] = []
         self._token = self._request_id = ""
@@ -314,6 +315,7 @@ class FrameClient(LambdaRuntimeClient, awslambda.Transport):  # type: ignore[mis
 
 
 _marshallers: dict[str, CompiledMarshaller] = {}
+_settled_zone: str | None = None  # what ``preload`` has found, if that was called
 _bootstrap_code = bootstrap.__loader__.get_code(bootstrap.__name__)
 _is_plain = (bootstrap.LogFormat.TEXT.value, "") == (bootstrap._AWS_LAMBDA_LOG_FORMAT, bootstrap._AWS_LAMBDA_LOG_LEVEL)
 
@@ -332,7 +334,15 @@ def preload() -> None:
         site.setcopyright()
         site.sethelper()
     _settle_streams()
+    _settle_zone()
     _rehearse()
+
+
+def _settle_zone() -> None:
+    """The time zone that nearly every function has. A child looks again only where it is to have another."""
+    global _settled_zone
+    _settled_zone = os.environ["TZ"] = _USUAL_ZONE
+    time.tzset()
 
 
 def _rehearse() -> None:
@@ -342,7 +352,7 @@ def _rehearse() -> None:
     of ``serve`` and the loop over events are gone through a few dozen times with made-up events.
     """
     for _ in range(_REHEARSALS):
-        imports.search_path(os.environ, sys.path)
+        imports.search_path(sys.path)
         _settle_logging()
         original = sys.modules.pop("keyword", None)  # any small module will do for a rehearsal of importing one
         imports.expect_handler("keyword.iskeyword", imports.STDLIB, ["keyword.py"])
@@ -426,11 +436,11 @@ def serve(descriptor: int, handler: str) -> None:
 
 
 def _settle_process(handler: str) -> None:
-    environ = os.environ
-    runtime_dir = environ.setdefault("LAMBDA_RUNTIME_DIR", "/var/runtime")
-    task_root = environ.setdefault("LAMBDA_TASK_ROOT", "/var/task")
-    environ.setdefault("PYTHONPATH", runtime_dir)
-    time.tzset()
+    runtime_dir = _variable("LAMBDA_RUNTIME_DIR", "/var/runtime")
+    task_root = _variable("LAMBDA_TASK_ROOT", "/var/task")
+    _variable("PYTHONPATH", runtime_dir)
+    if imports.variable("TZ", "") != _settled_zone:
+        time.tzset()
     _random.Random.seed(random._inst)  # siblings of one zygote must not share their dice
     random._inst.gauss_next = None  # type: ignore[attr-defined]
     threading._main_thread._native_id = threading.get_native_id()  # type: ignore[attr-defined]
@@ -438,11 +448,18 @@ def _settle_process(handler: str) -> None:
         os.chdir(task_root)
     except OSError as error:
         raise SystemExit(f"cannot enter {task_root}: {error}") from error
-    sys.argv[:] = [os.path.join(runtime_dir, "bootstrap.py")]
-    sys.path[:] = imports.search_path(environ, sys.path)
+    sys.argv[:] = [runtime_dir + "/bootstrap.py"]
+    sys.path[:] = imports.search_path(sys.path)
     names = [imports.settle_folder(folder) for folder in sys.path[: sys.path.index(runtime_dir)]]
     imports.expect_handler(handler, sys.path[0], names[0])
-    _settle_streams()
+    if _settled_zone is None:  # otherwise ``preload`` has seen to it
+        _settle_streams()
+
+
+def _variable(name: str, default: str) -> str:
+    """The environment variable, which is there from now on."""
+    value = imports.variable(name, "")
+    return value or os.environ.setdefault(name, default)
 
 
 def _settle_streams() -> None:
@@ -453,9 +470,9 @@ def _settle_streams() -> None:
 
 def _settle_logging() -> None:
     """Run the body of ``bootstrap`` anew if this environment would have made it define something else."""
-    environ = os.environ
-    if _is_plain and environ.get("AWS_LAMBDA_LOG_FORMAT", "Text") == "Text" and "AWS_LAMBDA_LOG_LEVEL" not in environ:
+    if _is_plain and imports.variable("AWS_LAMBDA_LOG_FORMAT", "Text") == "Text" and imports.variable("AWS_LAMBDA_LOG_LEVEL", "") == "":
         return
+    environ = os.environ
     wanted = (
         bootstrap.LogFormat.from_str(environ.get("AWS_LAMBDA_LOG_FORMAT")),
         bootstrap._get_log_level_from_env_var(environ.get("AWS_LAMBDA_LOG_LEVEL")),

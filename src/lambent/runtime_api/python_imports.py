@@ -18,15 +18,18 @@ Seen in the sandbox as ``/var/runtime/lambent_runtime_imports.py``. Standard lib
 
 from __future__ import annotations
 
+import _imp
 import os
 import site
 import sys
-from collections.abc import Mapping
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 
 STDLIB = os.path.dirname(os.__file__)
+_LAYER_FOLDERS = ["/opt/python/lib/python{}.{}/site-packages".format(*sys.version_info[:2]), "/opt/python"]
+_KIND, _REGULAR = 0o170000, 0o100000  # as ``stat`` has them
+_library: list[str] = []  # the part of the search path that is the standard library
 
 # Top-level module names that are loaded before the function -> does it go alone where the function brings its own (the SDK goes as one).
 preloaded: dict[str, bool] = {"awslambda": True}
@@ -49,25 +52,32 @@ def put_sdk_aside() -> None:
         sys.meta_path.insert(sys.meta_path.index(PathFinder), aside)
 
 
-def search_path(environ: Mapping[str, str], inherited: list[str]) -> list[str]:
+def variable(name: str, default: str) -> str:
+    """What ``os.environ.get`` gives, without the five functions that it calls."""
+    value = os.environ._data.get(name.encode())  # type: ignore[attr-defined]
+    return default if value is None else value.decode("utf-8", "surrogateescape")
+
+
+def search_path(inherited: list[str]) -> list[str]:
     """``sys.path`` as on AWS: the function, layers, the runtime, the standard library; the host's own packages are not on it.
 
-    A ``PYTHONPATH`` of the user's takes the place of the layers' folders, as on AWS.
+    A ``PYTHONPATH`` of the user's takes the place of the layers' folders, as on AWS. ``inherited`` is looked at once, before any fork.
     """
-    runtime_dir = environ.get("LAMBDA_RUNTIME_DIR", "/var/runtime")
-    task_root = environ.get("LAMBDA_TASK_ROOT", "/var/task")
-    python_path = environ.get("PYTHONPATH", runtime_dir)
-    layers, extra = _layer_folders(), []
+    runtime_dir = variable("LAMBDA_RUNTIME_DIR", "/var/runtime")
+    task_root = variable("LAMBDA_TASK_ROOT", "/var/task")
+    python_path = variable("PYTHONPATH", runtime_dir)
+    layers, extra = _LAYER_FOLDERS, []
     if python_path != runtime_dir:
         layers, extra = [], [entry for entry in python_path.split(os.pathsep) if entry and entry != runtime_dir]
-    archive = "python{}{}.zip".format(*sys.version_info[:2])
-    library = [
-        entry
-        for entry in inherited
-        if os.path.basename(entry) not in ("site-packages", "dist-packages")
-        and (entry == STDLIB or entry.startswith(STDLIB + os.sep) or os.path.basename(entry) == archive)
-    ]
-    return [task_root, *layers, runtime_dir, *extra, *library]
+    if not _library:
+        archive = "python{}{}.zip".format(*sys.version_info[:2])
+        _library.extend(
+            entry
+            for entry in inherited
+            if os.path.basename(entry) not in ("site-packages", "dist-packages")
+            and (entry == STDLIB or entry.startswith(STDLIB + os.sep) or os.path.basename(entry) == archive)
+        )
+    return [task_root, *layers, runtime_dir, *extra, *_library]
 
 
 def settle_folder(folder: str) -> list[str]:
@@ -76,6 +86,8 @@ def settle_folder(folder: str) -> list[str]:
     Gives the names in the folder.
     """
     sys.path_importer_cache.pop(folder, None)
+    if not os.access(folder, os.R_OK):  # the usual case for layers, at less than the price of an exception
+        return []
     try:
         names = os.listdir(folder)
     except OSError:
@@ -95,10 +107,10 @@ def settle_folder(folder: str) -> list[str]:
 def expect_handler(handler: str, folder: str, names: list[str]) -> None:
     """Find the module of ``handler`` at once where there is no doubt about it. ``names`` are those in ``folder``, the first on the path."""
     module = handler.rpartition(".")[0]
-    if not module.isidentifier() or module in sys.modules or PathFinder not in sys.meta_path:
+    if not module.isidentifier() or module in sys.modules or PathFinder not in sys.meta_path or _imp.is_frozen(module):
         return
     if [name for name in names if name.partition(".")[0] == module or name == "__pycache__" or name.endswith(".pth")] == [module + ".py"]:
-        sys.meta_path.insert(sys.meta_path.index(PathFinder), HandlerFinder(module, folder))
+        sys.meta_path.insert(0, HandlerFinder(module, folder))
 
 
 class HandlerFinder:
@@ -113,7 +125,10 @@ class HandlerFinder:
             return None
         sys.meta_path.remove(self)
         file = f"{self._folder}/{name}.py"
-        if not os.path.isfile(file):
+        try:
+            if os.stat(file).st_mode & _KIND != _REGULAR:
+                return None
+        except OSError:
             return None
         spec = ModuleSpec(name, HandlerLoader(name, file), origin=file)
         spec.has_location = True
@@ -170,7 +185,7 @@ class AsideFinder(Loader):
 
     def _is_first(self) -> bool:
         """Would a search find these very packages, all of them? The folders of the usual path have been looked at already."""
-        if sys.path == search_path(os.environ, sys.path):
+        if sys.path == search_path(sys.path):
             return True
         packages = {name: module for name, module in self.modules.items() if "." not in name}
         found = {name: PathFinder.find_spec(name) for name in packages}
@@ -197,7 +212,3 @@ def _forget(shadowed: set[str]) -> None:
                 del modules[name]
     for top in shadowed:
         del preloaded[top]
-
-
-def _layer_folders() -> list[str]:
-    return ["/opt/python/lib/python{}.{}/site-packages".format(*sys.version_info[:2]), "/opt/python"]

@@ -37,7 +37,7 @@ else:
 
 CHANNEL_FD = 3
 _GATE_FD, _HOLD_FD = 4, 5
-_MAX_MESSAGE = 1 << 18  # read into a buffer of this size, of which only what arrives is touched
+_buffer = bytearray(1 << 18)  # for messages; of its pages only those are touched that one fills
 _MAX_DESCRIPTORS = 250
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # what ``json.loads`` comes to, without the Python around it
 _LIMITS = (
@@ -50,12 +50,19 @@ _LIMITS = (
 
 def receive(control: _socket.socket) -> tuple[Message, list[int]]:
     """The next message and its descriptors; an empty message when the peer is gone."""
-    data, ancillary, _, _ = control.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4))
+    size, ancillary, _, _ = control.recvmsg_into([_buffer], socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4))
     fds: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.extend(struct.unpack("=%di" % (len(payload) // 4), payload[: len(payload) // 4 * 4]))  # noqa: UP031
-    return (_scan(data.decode(), 0)[0] if data else {}), fds
+    return (_scan(_buffer[:size].decode(), 0)[0] if size else {}), fds
+
+
+def settle_family() -> None:
+    """What a zygote does once for all blanks: they inherit it. It starts no program itself, and needs few descriptors."""
+    for limit, soft, hard in _LIMITS:
+        furnish.set_limit(limit, soft, hard)
+    kernel.drop_bounding_set()
 
 
 def run(control: _socket.socket, shell: int, attach: list[int], config: Message, program: bytes, client: Any) -> NoReturn:
@@ -98,10 +105,7 @@ def _prepare(shell: int, attach: list[int], config: Message) -> None:
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP)
     kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, "hidepid=2")
     kernel.mount("tmp", "/tmp", "tmpfs", furnish.SAFE, furnish.tmp_options(config["tmp_mb"], config["uid"]))
-    for limit, soft, hard in _LIMITS:
-        furnish.set_limit(limit, soft, hard)
     furnish.set_limit(resource.RLIMIT_NPROC, config["pids"], config["pids"])
-    kernel.drop_bounding_set()
     adjust = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
     os.write(adjust, b"500")  # a machine short of memory loses sandboxes before it loses the platform
     os.close(adjust)
@@ -182,7 +186,8 @@ def _go_on(message: Message, fds: dict[str, int], gate: int, program: bytes, cli
 
 def _replace_environment(environment: dict[str, str]) -> None:
     """What ``os.environ.clear()`` and ``update()`` do, without the thousand small objects that they touch, each in a page of its own."""
-    encoded = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
+    how = "surrogateescape"
+    encoded = {name.encode("utf-8", how): value.encode("utf-8", how) for name, value in environment.items()}
     data = os.environ._data  # type: ignore[attr-defined]
     for name in data:
         os.unsetenv(name)

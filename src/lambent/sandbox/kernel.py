@@ -12,6 +12,8 @@ import os
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
+for _name in ("unshare", "setns", "mount", "umount2", "syscall", "prctl", "capset"):
+    getattr(_libc, _name)  # looked up once, before any fork: each child that did so would write to pages of its own
 _holding = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock while it calls
 
 CLONE_FS = 0x00000200
@@ -48,6 +50,8 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
 _CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, 220)
 _SIGCHLD = 17
 _MOUNT_ATTR_IDMAP = 0x00100000
+
+_CAPABILITIES_HEADER, _NO_CAPABILITIES = struct.pack("=Ii", 0x20080522, 0), bytes(24)
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
@@ -131,9 +135,9 @@ def map_owner(fd: int, user_namespace: int) -> None:
 
 def restrict_mount(target: str, writable: bool = False, devices: bool = False) -> None:
     """Make the bind mount at ``target`` read-only, nosuid and nodev, and keep the flags that a user namespace may not lift."""
-    keep = os.statvfs(target).f_flag & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    atime = os.statvfs(target).f_flag & (1024 | 2048 | 4096)  # ST_NOATIME, ST_NODIRATIME, ST_RELATIME as statvfs tells them
-    flags = keep | MS_NOSUID | (0 if writable else MS_RDONLY) | (0 if devices else MS_NODEV)
+    has = os.statvfs(target).f_flag
+    atime = has & (1024 | 2048 | 4096)  # ST_NOATIME, ST_NODIRATIME, ST_RELATIME as statvfs tells them
+    flags = has & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC) | MS_NOSUID | (0 if writable else MS_RDONLY) | (0 if devices else MS_NODEV)
     flags |= (1024 if atime & 1024 else 0) | (2048 if atime & 2048 else 0) | ((1 << 21) if atime & 4096 else 0)
     mount("none", target, "none", MS_REMOUNT | MS_BIND | flags)
 
@@ -163,8 +167,7 @@ def drop_bounding_set() -> None:
 
 def drop_capabilities() -> None:
     """Empty the effective, permitted and inheritable sets (and with them the ambient one)."""
-    header = struct.pack("=Ii", 0x20080522, 0)
-    _check(_libc.capset(header, bytes(24)), "capset")
+    _check(_libc.capset(_CAPABILITIES_HEADER, _NO_CAPABILITIES), "capset")
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:

@@ -164,6 +164,7 @@ class Launcher:
         self._boosted: list[tuple[float, str]] = []  # (deadline, node id)
         self._memory_mb: dict[str, int] = {}
         self.kept_tmps: dict[str, int] = {}  # detached mounts that outlived their sandboxes, by the node's id
+        self._letter = bytearray(MAX_MESSAGE)  # what the node writes; made anew each time, its pages would be, too
         self._memory = MemoryWatch()
         self._stubborn: list[tuple[int, Cell]] = []
         self._free_slots: list[int] = []
@@ -333,13 +334,13 @@ class Launcher:
 
     def _on_node(self) -> None:
         try:
-            data = self.node.recv(MAX_MESSAGE)
+            size = self.node.recv_into(self._letter)
         except OSError:
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             self.closing = True
             return
-        message = json.loads(data)
+        message = json.loads(self._letter[:size])
         {
             "prepare": self._prepare,
             "start": self._start,

@@ -29,9 +29,12 @@ _NESTED = 0x8000
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_TABLE = 1, 4, 15
 IFF_UP, IFF_NOARP = 0x1, 0x80
+
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 ROUTE_UNICAST, ROUTE_UNREACHABLE = 1, 7
 MAIN_TABLE = 254
+
+_buffer = bytearray(1 << 18)  # for answers, which are read one at a time; memory of this size made anew is pages made anew
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -164,14 +167,14 @@ class Netlink:
                 yield local
 
     def _receive(self) -> list[tuple[int, bytes]]:
-        data = self._socket.recv(1 << 18)
+        size = self._socket.recv_into(_buffer)
         messages = []
         offset = 0
-        while offset + _HEADER.size <= len(data):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
+        while offset + _HEADER.size <= size:
+            length, kind, _, sequence, _ = _HEADER.unpack_from(_buffer, offset)
             if length < _HEADER.size:
                 break
             if sequence == self._sequence or kind == _ERROR:
-                messages.append((kind, data[offset + _HEADER.size : offset + length]))
+                messages.append((kind, bytes(_buffer[offset + _HEADER.size : offset + length])))
             offset += (length + 3) & ~3
         return messages

@@ -65,12 +65,15 @@ def seal(places: dict[int, int], stay_open: bool, program: bytes) -> None:
     Standard input becomes ``/dev/null``. With ``stay_open`` they stay so when a program is executed; the standard ones do in any case.
     """
     places = {0: os.open("/dev/null", os.O_RDONLY), **places}
-    waiting = {target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for target, fd in places.items()}
-    for target, fd in waiting.items():
+    if not places.keys().isdisjoint(places.values()):  # one stands in another's place
+        places = {target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for target, fd in places.items()}
+    for target, fd in places.items():
         os.dup2(fd, target, inheritable=stay_open or target < 3)
-    taken = sorted(places)
-    for low, high in zip([-1, *taken], [*taken, 1 << 32]):  # noqa: B905  (3.10)
-        kernel.close_range(low + 1, high - 1)
+    kept = max(places) + 1
+    for free in range(kept):
+        if free not in places:
+            kernel.close_range(free, free)
+    kernel.close_range(kept)
     if program:
         seccomp.load(program)
 

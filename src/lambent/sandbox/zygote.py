@@ -16,6 +16,7 @@ Runs on CPython 3.8 to 3.14, standard library only.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import _socket
 import gc
 import importlib
@@ -37,12 +38,15 @@ else:
     except ImportError:  # in the launcher
         from lambent.sandbox import blank, kernel, packing
 
+_SIGCHLD, _DEFAULT = int(signal.SIGCHLD), int(signal.SIG_DFL)
+
 
 def main(control: socket.socket) -> None:
     """The zygote of a Python runtime."""
     program = control.recv(1 << 20)
     client = importlib.import_module("lambent_runtime_client")
     client.preload()
+    os.environ.clear()  # a child's is the function's
     gc.collect()
     packing.pack()
     serve(control, program, client)
@@ -61,6 +65,7 @@ def serve(control: socket.socket, program: bytes, client: Any) -> None:
     poller = select.poll()
     poller.register(control, select.POLLIN)
     poller.register(bell, select.POLLIN)
+    blank.settle_family()
     gc.freeze()
     _tell(control, {"ready": "%d.%d.%d" % sys.version_info[:3]})  # noqa: UP031
     while True:
@@ -73,7 +78,7 @@ def serve(control: socket.socket, program: bytes, client: Any) -> None:
             if not config:
                 os._exit(0)
             if "signal" in config:
-                _signal(*config["signal"])
+                _send(*config["signal"])
                 continue
             _fork(control, config, fds, own_pid_namespace, program, client)
 
@@ -86,10 +91,10 @@ def _fork(control: socket.socket, config: blank.Message, fds: list[int], own: in
         pid = -1
         _tell(control, {"forked": 0, "fault": str(error)})
     if pid == 0:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        control.close()
-        # Not ``socket.socket``: every line of Python that a child runs costs it pages (packing.py).
+        # Not ``signal.signal``, ``socket.socket``: every line of Python that a child runs costs it pages (packing.py).
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_SIGCHLD, _DEFAULT)
+        _socket.socket.close(control)
         blank.run(_socket.socket(fileno=fds[1]), fds[0], fds[2:], config, program, client)
     kernel.setns(own, kernel.CLONE_NEWPID)
     for fd in fds:
@@ -98,7 +103,7 @@ def _fork(control: socket.socket, config: blank.Message, fds: list[int], own: in
         _tell(control, {"forked": pid})
 
 
-def _signal(pid: int, number: int) -> None:
+def _send(pid: int, number: int) -> None:
     """Signal a child of ours. Nobody else can be sure whom a pid belongs to, since nobody else reaps."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
