@@ -68,6 +68,7 @@ async def _start(driver: SandboxDriver, version: FunctionVersion) -> Sandbox:
             version.memory_mb,
             version.ephemeral_mb,
             environment_variables(version, identity),
+            code_key=version.keyed(),
         )
     )
     reader = FrameReader(1_000_000)

@@ -28,7 +28,7 @@ def _read(channel, count):
     return data
 
 
-def run(descriptor, handler):
+def run(descriptor, handler, bytecode=-1, learn=-1):
     channel = socket.socket(fileno=descriptor)
     channel.setblocking(True)
     try:

@@ -72,6 +72,7 @@ class SandboxSpecs:
             extensions=extensions,
             image_layers=image.layers if image is not None else (),
             hold=bool(extensions),  # until they have registered, as on AWS
+            code_key=version.environment_key,
             keep_tmp=True,  # an environment that is reset is still the same
         )
 

@@ -351,7 +351,9 @@ def _rehearse() -> None:
     The interpreter rewrites a function's bytecode as it gets warm, in place; each child that does it anew copies the pages. So the steps
     of ``serve`` and the loop over events are gone through a few dozen times with made-up events.
     """
-    for _ in range(_REHEARSALS):
+    compiled = os.memfd_create("rehearsal")
+    for number in range(_REHEARSALS):
+        imports.handler_code.attach(-1 if number == 0 else os.dup(compiled), os.dup(compiled) if number == 0 else -1)
         imports.search_path(sys.path)
         _settle_logging()
         original = sys.modules.pop("keyword", None)  # any small module will do for a rehearsal of importing one
@@ -362,6 +364,7 @@ def _rehearse() -> None:
         handler = bootstrap.LambdaLoggerHandler(None)
         handler.setFormatter(logging.Formatter("%(message)s", "%Y"))
         handler.addFilter(bootstrap.LambdaLoggerFilter())
+    os.close(compiled)
     os.environ["AWS_EXECUTION_ENV"] = "AWS_Lambda_python{}.{}".format(*sys.version_info[:2])
     _rehearse_invocations()
     del os.environ["AWS_EXECUTION_ENV"]
@@ -397,10 +400,11 @@ def _rehearse_invocations() -> None:
     os.environ.pop("_X_AMZN_TRACE_ID", None)
 
 
-def run(descriptor: int, handler: str, environment: dict[str, str] | None = None) -> NoReturn:
+def run(descriptor: int, handler: str, environment: dict[str, str] | None = None, bytecode: int = -1, learn: int = -1) -> NoReturn:
     """Be the runtime process: load ``handler``, answer events from ``descriptor``, and end this process.
 
-    For a forked child. ``environment``, if given, replaces the process environment. Ends as an interpreter would: exit status of
+    For a forked child. ``environment``, if given, replaces the process environment. ``bytecode`` and ``learn`` are descriptors of what the
+    handler was compiled to and of where to say that (``sandbox/bytecode.py``), or -1. Ends as an interpreter would: exit status of
     ``SystemExit``, 1 after an uncaught exception, with ``atexit`` functions run and non-daemon threads waited for; nothing of the caller's
     stack is unwound.
     """
@@ -409,6 +413,7 @@ def run(descriptor: int, handler: str, environment: dict[str, str] | None = None
         if environment is not None:
             os.environ.clear()
             os.environ.update(environment)
+        imports.handler_code.attach(bytecode, learn)
         serve(descriptor, handler)
         status = 0
     except SystemExit as end:

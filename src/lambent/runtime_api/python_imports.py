@@ -19,15 +19,21 @@ Seen in the sandbox as ``/var/runtime/lambent_runtime_imports.py``. Standard lib
 from __future__ import annotations
 
 import _imp
+import marshal
 import os
 import site
+import struct
 import sys
+import warnings
+from collections.abc import Callable
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import MAGIC_NUMBER
 from types import CodeType, ModuleType
 
 STDLIB = os.path.dirname(os.__file__)
 _LAYER_FOLDERS = ["/opt/python/lib/python{}.{}/site-packages".format(*sys.version_info[:2]), "/opt/python"]
+_CODE_HEAD = struct.Struct("<4sqqI")
 _KIND, _REGULAR = 0o170000, 0o100000  # as ``stat`` has them
 _library: list[str] = []  # the part of the search path that is the standard library
 
@@ -93,6 +99,7 @@ def settle_folder(folder: str) -> list[str]:
     except OSError:
         return []
     if any(name.endswith(".pth") for name in names):
+        handler_code.forget()  # they may hold code
         site.addsitedir(folder)
     shadowed = set()
     for name in names:
@@ -107,10 +114,12 @@ def settle_folder(folder: str) -> list[str]:
 def expect_handler(handler: str, folder: str, names: list[str]) -> None:
     """Find the module of ``handler`` at once where there is no doubt about it. ``names`` are those in ``folder``, the first on the path."""
     module = handler.rpartition(".")[0]
-    if not module.isidentifier() or module in sys.modules or PathFinder not in sys.meta_path or _imp.is_frozen(module):
-        return
-    if [name for name in names if name.partition(".")[0] == module or name == "__pycache__" or name.endswith(".pth")] == [module + ".py"]:
-        sys.meta_path.insert(0, HandlerFinder(module, folder))
+    if module.isidentifier() and module not in sys.modules and PathFinder in sys.meta_path and not _imp.is_frozen(module):
+        rivals = [name for name in names if name.partition(".")[0] == module or name == "__pycache__" or name.endswith(".pth")]
+        if rivals == [module + ".py"]:
+            sys.meta_path.insert(0, HandlerFinder(module, folder))
+            return
+    handler_code.forget()
 
 
 class HandlerFinder:
@@ -125,12 +134,16 @@ class HandlerFinder:
             return None
         sys.meta_path.remove(self)
         file = f"{self._folder}/{name}.py"
+        loader = HandlerLoader(name, file)
         try:
-            if os.stat(file).st_mode & _KIND != _REGULAR:
-                return None
+            facts = os.stat(file)
         except OSError:
+            facts = None
+        if facts is None or facts.st_mode & _KIND != _REGULAR:
+            handler_code.forget()
             return None
-        spec = ModuleSpec(name, HandlerLoader(name, file), origin=file)
+        loader.source = (facts.st_mtime_ns, facts.st_size)
+        spec = ModuleSpec(name, loader, origin=file)
         spec.has_location = True
         if sys.pycache_prefix is None and not sys.flags.optimize:
             spec.cached = f"{self._folder}/__pycache__/{name}.{sys.implementation.cache_tag}.pyc"
@@ -138,9 +151,21 @@ class HandlerFinder:
 
 
 class HandlerLoader(SourceFileLoader):
-    """The usual loader, but it does not look for cached bytecode, which is known not to be there, and leaves none in a read-only folder."""
+    """The usual loader, but it does not look for cached bytecode, which is known not to be there, and leaves none in a read-only folder.
+
+    Another environment may have compiled the very same source with the very same interpreter; then its bytecode is taken.
+    """
+
+    source = (0, 0)  # when it was changed (ns), its size
 
     def get_code(self, fullname: str) -> CodeType:
+        code = handler_code.known(self.source)
+        if code is None:
+            code = handler_code.compile(self._compile, self.source)
+        handler_code.forget()
+        return code
+
+    def _compile(self) -> CodeType:
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             left, data = os.fstat(fd).st_size, []
@@ -151,6 +176,63 @@ class HandlerLoader(SourceFileLoader):
             os.close(fd)
         code: CodeType = self.source_to_code(b"".join(data), str(self.path))
         return code
+
+
+class HandlerCode:
+    """What the handler's module was compiled to, by this environment or another one (``sandbox/bytecode.py``).
+
+    On the way it is a head (magic number, source, length) and the code as ``marshal`` writes it. A source that makes the compiler
+    warn is not told of: each environment is to warn.
+    """
+
+    def __init__(self) -> None:
+        self._known = self._learn = -1
+
+    def attach(self, known: int, learn: int) -> None:
+        """Descriptors: of what is known, and of where to say what is not; -1 for none."""
+        self._known, self._learn = known, learn
+
+    def forget(self) -> None:
+        """Close what is open. From here on it is too late to say anything; the function's code may run."""
+        for fd in (self._known, self._learn):
+            if fd >= 0:
+                os.close(fd)
+        self._known = self._learn = -1
+
+    def known(self, source: tuple[int, int]) -> CodeType | None:
+        """The code, if it is that of ``source``."""
+        if self._known < 0:
+            return None
+        try:
+            magic, *facts, size = _CODE_HEAD.unpack(os.pread(self._known, _CODE_HEAD.size, 0))
+            if magic != MAGIC_NUMBER or tuple(facts) != source:
+                return None
+            body = os.pread(self._known, size, _CODE_HEAD.size)
+            code = marshal.loads(body) if len(body) == size else None
+        except (OSError, ValueError, EOFError, TypeError, struct.error):
+            return None
+        return code if isinstance(code, CodeType) else None
+
+    def compile(self, how: Callable[[], CodeType], source: tuple[int, int]) -> CodeType:
+        """Compile, and say what came of it."""
+        if self._learn < 0:
+            return how()
+        with warnings.catch_warnings(record=True) as seen:
+            code = how()
+        for each in seen:
+            warnings.showwarning(each.message, each.category, each.filename, each.lineno, each.file, each.line)
+        if not seen:
+            body = marshal.dumps(code)
+            left = memoryview(_CODE_HEAD.pack(MAGIC_NUMBER, *source, len(body)) + body)
+            try:
+                while left:
+                    left = left[os.write(self._learn, left) :]
+            except OSError:
+                pass  # the launcher has gone
+        return code
+
+
+handler_code = HandlerCode()
 
 
 class AsideFinder(Loader):

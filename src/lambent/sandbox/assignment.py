@@ -81,12 +81,24 @@ class Assignment:
             self._outside.append(("channel", ours.detach()))
             self._inside.append(("channel", theirs.detach()))
             self._open_pipe("logs")
+        if self._order["code_key"]:
+            self._open_bytecode(self._order["code_key"])
         if self._order["extensions"]:
             self._open_pipe("extension_logs")
         if self._order["hold"]:
             reading, writing = os.pipe()
             self._inside.append(("hold", reading))
             self._outside.append(("hold", writing))
+
+    def _open_bytecode(self, key: str) -> None:
+        """What the handler was compiled to, or where to say it."""
+        known = self._launcher.bytecodes.lend(key)
+        if known >= 0:
+            self._inside.append(("bytecode", os.dup(known)))
+            return
+        tell = self._launcher.bytecodes.learn(key)
+        if tell >= 0:
+            self._inside.append(("learn", tell))
 
     def _open_pipe(self, name: str) -> None:
         reading, writing = os.pipe()

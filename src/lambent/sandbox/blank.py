@@ -37,9 +37,11 @@ else:
 
 CHANNEL_FD = 3
 _GATE_FD, _HOLD_FD = 4, 5
+_BYTECODE_FD, _LEARN_FD = 7, 8  # 6 is companions.LOG_FD
 _buffer = bytearray(1 << 18)  # for messages; of its pages only those are touched that one fills
 _MAX_DESCRIPTORS = 250
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # what ``json.loads`` comes to, without the Python around it
+_OPTIONAL = ((_HOLD_FD, "hold"), (_BYTECODE_FD, "bytecode"), (_LEARN_FD, "learn"))
 _LIMITS = (
     (resource.RLIMIT_NOFILE, 1024, 1024),
     (resource.RLIMIT_CORE, 1, 1),  # with 0 the host's core dump handler would still be run; with 1 neither handler nor file
@@ -163,9 +165,11 @@ def _go_on(message: Message, fds: dict[str, int], gate: int, program: bytes, cli
     try:
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0 if argv else 1)  # the change of user hid our own /proc/self from us
         places = {1: fds["logs"], 2: fds["logs"], CHANNEL_FD: fds["channel"], companions.LOG_FD: fds["logs"]}
-        for target, fd in ((_GATE_FD, gate), (_HOLD_FD, fds.get("hold", -1))):
-            if fd >= 0:
-                places[target] = fd
+        for target, name in _OPTIONAL:
+            if name in fds:
+                places[target] = fds[name]
+        if gate >= 0:
+            places[_GATE_FD] = gate
         if not argv:
             os.chdir("/var/task")
             _replace_environment(message["env"])
@@ -180,7 +184,8 @@ def _go_on(message: Message, fds: dict[str, int], gate: int, program: bytes, cli
         os._exit(seal.FAULT_STATUS)
     if argv:
         seal.execute(argv, message["cwd"], message["env"])
-    client.run(CHANNEL_FD, message["handler"])
+    bytecode = _BYTECODE_FD if _BYTECODE_FD in places else -1
+    client.run(CHANNEL_FD, message["handler"], bytecode=bytecode, learn=_LEARN_FD if _LEARN_FD in places else -1)
     os._exit(0)
 
 

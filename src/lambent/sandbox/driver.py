@@ -95,6 +95,7 @@ class SandboxSpec:
     extensions: tuple[str, ...] = ()  # executables inside, started before the runtime: "/opt/extensions/name"
     image_layers: tuple[str, ...] = ()
     hold: bool = False  # the runtime process runs no code of anybody's before ``release`` is called
+    code_key: str = ""  # sandboxes with the same one are built from the same: what Python has compiled in one, another may load
     keep_tmp: bool = False  # /tmp outlives the sandbox, for another one with the same id
 
 

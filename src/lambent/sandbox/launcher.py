@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lambent.errors import LambentError
 from lambent.sandbox import kernel
 from lambent.sandbox.assignment import Assignment
+from lambent.sandbox.bytecode import Bytecodes, Pipe
 from lambent.sandbox.cell import Cell
 from lambent.sandbox.cgroups import Cgroups, instance_name, vcpus
 from lambent.sandbox.machine_code import executable, in_memory
@@ -165,6 +166,7 @@ class Launcher:
         self._memory_mb: dict[str, int] = {}
         self.kept_tmps: dict[str, int] = {}  # detached mounts that outlived their sandboxes, by the node's id
         self._letter = bytearray(MAX_MESSAGE)  # what the node writes; made anew each time, its pages would be, too
+        self.bytecodes = Bytecodes(self)
         self._memory = MemoryWatch()
         self._stubborn: list[tuple[int, Cell]] = []
         self._free_slots: list[int] = []
@@ -263,11 +265,11 @@ class Launcher:
 
     # -- the loop --------------------------------------------------------------------------------------------------------------
 
-    def watch(self, channel: socket.socket | MemoryWatch, reader: Callable[[], None]) -> None:
+    def watch(self, channel: socket.socket | MemoryWatch | Pipe, reader: Callable[[], None]) -> None:
         self._readers[channel.fileno()] = reader
         self._poller.register(channel, select.EPOLLIN)
 
-    def unwatch(self, channel: socket.socket) -> None:
+    def unwatch(self, channel: socket.socket | Pipe) -> None:
         if self._readers.pop(channel.fileno(), None) is not None:
             self._poller.unregister(channel)
 
