@@ -448,6 +448,18 @@ def test_chunked_and_pipelined_requests(server):
     assert (first[-5:], second[-5:]) == (b"\r\n\r\n1", b"\r\n\r\n2")
 
 
+def test_requests_sent_ahead_are_answered_in_order_by_one_environment(server):
+    path, count = f"{FUNCTIONS}/bystander/invocations", 40
+    before = len(server.page("environments")["environments"])
+    with connect(server.port) as connection:
+        for half in (range(count // 2), range(count // 2, count)):
+            connection.sendall(b"".join(head("POST", path, 2) + b"%d" % (10 + number) for number in half))
+        connection.shutdown(socket.SHUT_WR)
+        answers = connection.makefile("rb").read().split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert [int(answer.rpartition(b"\r\n\r\n")[2]) for answer in answers] == [10 + number for number in range(count)]
+    assert len(server.page("environments")["environments"]) == before
+
+
 def test_an_absolute_address_is_as_good_as_a_path(server):
     for address in ("http://127.0.0.1:4566", "HTTPS://lambda.us-east-1.amazonaws.com"):
         assert send(server.port, "POST", f"{address}{FUNCTIONS}/bystander/invocations", b"[1]").body == b"[1]"

@@ -39,6 +39,7 @@ import httptools
 from lambent.api.incoming import Incoming
 from lambent.clock import Clock, Timer
 from lambent.errors import ClientFault
+from lambent.invoke.job import Reply
 from lambent.wire.body import BodyStream
 from lambent.wire.http import HttpRequest, HttpResponse
 from lambent.wire.router import Router
@@ -96,7 +97,10 @@ class _Eager:
             self._done(stop.value)
             return
         future._asyncio_future_blocking = False  # the handshake that a task makes, too
-        future.add_done_callback(self._step)
+        if type(future) is Reply:
+            future.at_once = self._step
+        else:
+            future.add_done_callback(self._step)
 
 
 class Connection(asyncio.Protocol):
@@ -288,7 +292,7 @@ class Connection(asyncio.Protocol):
         request = self._request(bytes(self._body))
         keep = self._parser.should_keep_alive()
         self._new_request()
-        if self._busy or self._clogged:
+        if self._busy or self._clogged or self._waiting:
             self._waiting.append((request, keep))
             if len(self._waiting) >= AHEAD and self._transport is not None:
                 self._transport.pause_reading()
@@ -374,11 +378,12 @@ class Connection(asyncio.Protocol):
             return
         self._due = self._server.clock.monotonic() + IDLE_SECONDS
         self._unsent = self._transport.get_write_buffer_size()
-        self._next()
+        if self._waiting:  # not from within the answer before
+            asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
         """The next request that waits, unless the client has yet to read what it was answered."""
-        if self._waiting and not self._clogged:
+        if self._waiting and not self._clogged and not self._busy:
             request, keep = self._waiting.popleft()
             if not self._closing and self._transport is not None:
                 self._transport.resume_reading()

@@ -237,7 +237,8 @@ class Environment:
     def _on_frames(self, channel: Channel, frames: list[Frame]) -> None:
         at = self._clock.monotonic()
         self._write_owed()
-        self._pump.drain()
+        if self._machine.state is not State.BUSY:  # what is printed while it is at work is looked for when its report is written
+            self._pump.drain()
         for frame in frames:
             if channel is not self._channel:
                 return  # a frame before this one was the end of the sandbox
@@ -460,6 +461,7 @@ class Environment:
             job.stream.close()
         report = Report(job, instruction.outcome, self.version)
         if instruction.outcome.done_at and not self._narrator.plain:
+            self._pump.drain()
             report.tell_runtime_done(self._narrator)
         if not job.call.want_log and not job.future.done():
             job.future.set_result(report.result(b""))
@@ -483,6 +485,7 @@ class Environment:
             asyncio.get_running_loop().call_soon(self._write_owed)
 
     def _write(self, report: Report) -> bytes:
+        self._pump.drain()
         if self._extension_pump is not None:
             self._extension_pump.drain()
             self._extension_pump.flush()  # nobody else would: what has been read makes its pipe readable no more

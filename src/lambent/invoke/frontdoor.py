@@ -21,7 +21,7 @@ from lambent.invoke import trace
 from lambent.invoke.admission import Assigner
 from lambent.invoke.fittings import StoryRecorder
 from lambent.invoke.invocation import Invocation, InvocationResult
-from lambent.invoke.job import Job
+from lambent.invoke.job import Job, Reply
 from lambent.invoke.pools import Pools
 from lambent.invoke.recursion import Recursion
 from lambent.invoke.registry import Registry
@@ -57,7 +57,7 @@ class FrontDoor:
 
     async def invoke(self, call: Invocation) -> InvocationResult:
         """Run ``call`` and wait for its answer. An empty payload means ``{}``. Cancelling the wait cancels nothing else."""
-        answer: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
+        answer = Reply(loop=asyncio.get_running_loop())
         await self._submit(call, answer, None)
         return await answer
 

@@ -7,12 +7,38 @@ caller that goes away takes nothing with it (contract 02 §2.3), and a warm run 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lambent.function_version import FunctionVersion
 from lambent.invoke.admission import Permit
 from lambent.invoke.invocation import Invocation, InvocationResult
 from lambent.invoke.response_stream import InvocationStream
+
+
+class Reply(asyncio.Future["InvocationResult"]):
+    """The future of an answer. One who waits may be called in the very moment, not in the loop's next turn as others are.
+
+    That is for whoever passes the answer on to a socket: the answer goes out before the environment's books are kept. What is called
+    must not begin another invocation.
+    """
+
+    at_once: Callable[[Reply], None] | None = None
+
+    def set_result(self, result: InvocationResult) -> None:
+        super().set_result(result)
+        self._call()
+
+    def set_exception(self, error: BaseException | type[BaseException]) -> None:
+        super().set_exception(error)
+        self._call()
+
+    def _call(self) -> None:
+        if self.at_once is not None:
+            try:
+                self.at_once(self)
+            except Exception as error:  # whoever answers is not to suffer from who asks
+                self.get_loop().call_exception_handler({"message": "an answer could not be passed on", "exception": error})
 
 
 @dataclass(slots=True, eq=False)
