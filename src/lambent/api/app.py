@@ -91,7 +91,11 @@ class App:
         """Answer one request. Raises nothing."""
         exchange = Exchange(request, source_ip, _new_id())
         try:
-            return await self._walk(exchange)
+            for step in self.path:
+                answering = step(exchange)
+                if answering is not None and (response := await answering) is not None:
+                    return response
+            raise PlatformFault("the request path ended without an answer")
         except ClientFault as fault:
             return self._refuse(exchange, fault)
         except StoreUnavailable as fault:
@@ -103,13 +107,6 @@ class App:
         except Exception:
             log.exception("request %s", exchange.request_id)
             return self._refuse(exchange, ClientFault("ServiceException", 500, "Lambent failed on this request; see its log."))
-
-    async def _walk(self, exchange: Exchange) -> HttpResponse:
-        for step in self.path:
-            answering = step(exchange)
-            if answering is not None and (response := await answering) is not None:
-                return response
-        raise PlatformFault("the request path ended without an answer")
 
     def _serve_pages(self, exchange: Exchange) -> Step:
         if not exchange.request.path.startswith("/_lambent/"):
@@ -131,14 +128,16 @@ class App:
             content_type=exchange.request.headers.get("content-type", ""),
         )
 
-    def _recall(self, exchange: Exchange) -> None:
+    def _recall(self, exchange: Exchange) -> Step:
+        """What is known from before needs no more steps."""
         known = self._gateway.known(exchange.request, exchange.service)
-        if known is not None:
-            exchange.operation, exchange.params = known
+        if known is None:
+            return None
+        exchange.operation, exchange.params = known
+        return self._dispatch(exchange)
 
     def _route(self, exchange: Exchange) -> None:
-        if exchange.operation is None:
-            exchange.operation, exchange.path_params = self._gateway.route(exchange.request, exchange.service)
+        exchange.operation, exchange.path_params = self._gateway.route(exchange.request, exchange.service)
 
     def _collect(self, exchange: Exchange) -> Step:
         """A body that is read as it comes is collected after all, unless the operation reads it itself."""
@@ -152,10 +151,9 @@ class App:
         request.stream = None
 
     def _parse(self, exchange: Exchange) -> None:
-        if exchange.params is None:
-            assert exchange.operation is not None
-            exchange.params = self._gateway.parse(exchange.operation, exchange.request, exchange.path_params)
-            self._gateway.learn(exchange.request, exchange.service, exchange.operation, exchange.params)
+        assert exchange.operation is not None
+        exchange.params = self._gateway.parse(exchange.operation, exchange.request, exchange.path_params)
+        self._gateway.learn(exchange.request, exchange.service, exchange.operation, exchange.params)
 
     async def _dispatch(self, exchange: Exchange) -> HttpResponse:
         operation, call, params = exchange.operation, exchange.call, exchange.params

@@ -271,13 +271,14 @@ class Connection(asyncio.Protocol):
         elif self._body_bytes > self._server.body_limit:
             self._refuse_body()
         elif not self._closing:
-            self._hold_body(body)
+            if self._body:
+                self._hold_more(body)
+            else:
+                self._body = body
 
-    def _hold_body(self, body: bytes) -> None:
+    def _hold_more(self, body: bytes) -> None:
         """Most come in one piece; of many small ones the objects would be larger than what is in them."""
-        if not self._body:
-            self._body = body
-        elif isinstance(self._body, bytes):
+        if isinstance(self._body, bytes):
             self._body = bytearray(self._body) + body
         else:
             self._body += body

@@ -51,6 +51,7 @@ class FrontDoor:
         self._clock = clock
         self._story = story
         self._limit = limits.sync_payload
+        self._small = min(payloads.LARGE, self._limit)  # what is looked at on the spot
         self._sampler = trace.Sampler()
         self._recursion = recursion or Recursion()
         self._pace = Pace(limits.stream_burst, limits.stream_rate)
@@ -77,7 +78,11 @@ class FrontDoor:
         version = self._registry.resolve(call.target)
         if version.tenant_isolation is not bool(call.tenant):
             raise _tenant_fault(version)
-        await self._check(call)
+        event = call.payload
+        if event and len(event) <= self._small:
+            payloads.check_json(event)
+        elif event:
+            await self._check(event)
         permit = await self._assigner.acquire(version, call.rated)
         try:
             version = self._registry.resolve(call.target)
@@ -97,12 +102,10 @@ class FrontDoor:
         version = self._registry.resolve(call.target)
         if version.tenant_isolation is not bool(call.tenant):
             raise _tenant_fault(version)
-        await self._check(call)
+        if call.payload:
+            await self._check(call.payload)
 
-    async def _check(self, call: Invocation) -> None:
-        event = call.payload
-        if not event:
-            return
+    async def _check(self, event: bytes) -> None:
         payloads.check_size(event, self._limit)
         await payloads.check(event)
 

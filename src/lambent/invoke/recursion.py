@@ -29,7 +29,7 @@ class Recursion:
 
     def __init__(self, allowed: Callable[[FunctionArn], bool] = lambda arn: False) -> None:
         self._allowed = allowed
-        self._first: dict[FunctionArn, str] = {}
+        self._first: dict[tuple[str, ...], str] = {}
 
     def extend(self, trace: str, arn: FunctionArn) -> str:
         """The complete header ``trace`` with this run of ``arn`` (unqualified) counted. Raises ``ClientFault`` on the run too many."""
@@ -47,11 +47,12 @@ class Recursion:
         return f"{trace[:at]}{_MARK}{text}{trace[end:] if end >= 0 else ''}"
 
     def _begin(self, arn: FunctionArn) -> str:
-        text = self._first.get(arn)
+        key = (arn.partition, arn.region, arn.account, arn.name)  # an ARN's own hash would be a function of Python's
+        text = self._first.get(key)
         if text is None:
             if len(self._first) >= 10_000:
                 self._first.clear()
-            text = self._first[arn] = f"{_MARK}{digest_of(arn)}:1"
+            text = self._first[key] = f"{_MARK}{digest_of(arn)}:1"
         return text
 
 

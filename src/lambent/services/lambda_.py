@@ -181,7 +181,7 @@ def _invocation(call: Call, target: FunctionArn, params: Mapping[str, Any], kind
         target=target,
         payload=params.get("Payload") or b"",
         request_id=call.request_id,
-        client_context=_client_context(params.get("ClientContext") or "") if kind == "RequestResponse" else "",
+        client_context=_client_context(context) if kind == "RequestResponse" and (context := params.get("ClientContext")) else "",
         trace=call.trace,
         want_log=params.get("LogType") == "Tail" and kind == "RequestResponse",
         cause=call.request_id,
@@ -202,8 +202,6 @@ def _check_media(content_type: str) -> None:
 
 def _client_context(text: str) -> str:
     """The JSON text in the header. Raises ``InvalidRequestContentException``."""
-    if not text:
-        return ""
     if len(text) > CLIENT_CONTEXT:
         raise _bad_context(f"Client context must be at most {CLIENT_CONTEXT} bytes of Base64-encoded data.")
     try:

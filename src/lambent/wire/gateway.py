@@ -35,16 +35,15 @@ class Gateway:
 
         self.learn = self._recent.learn
 
+        self.answer = serialize
+        """``answer(operation, result, request_id) -> response``. See ``wire/serialize.py`` for what a result may hold."""
+
     def parse(self, operation: Operation, request: HttpRequest, path_params: dict[str, str]) -> dict[str, Any]:
         """The validated parameters by the model's names. Raises ``ClientFault``: wrong types and broken constraints."""
         params = parse(operation, request, path_params)
         if operation.protocol != "rest-xml":  # S3 words its refusals itself
             validate(operation, params)
         return params
-
-    def answer(self, operation: Operation, result: dict[str, Any], request_id: str) -> HttpResponse:
-        """See ``wire/serialize.py`` for what a result may hold. Raises ``PlatformFault``."""
-        return serialize(operation, result, request_id)
 
     def refuse(self, operation: Operation | None, fault: ClientFault, request_id: str) -> HttpResponse:
         """``operation`` is ``None`` where the request was refused before it was routed."""
