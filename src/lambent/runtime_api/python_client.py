@@ -111,8 +111,15 @@ class Channel:
     def receive(self) -> tuple[str, bytes]:
         """Wait for an INVOKE frame; give its head and its body."""
         have, self._held = self._held, 0
+        if not have:
+            try:
+                have = os.readv(self._descriptor, self._target)
+            except ConnectionResetError:
+                have = 0
+            if not have:
+                os._exit(0)
         while have < _HEADER.size:
-            have += self._read(self._target if not have else [self._view[have:]])
+            have += self._read([self._view[have:]])
         kind, head_length, body_length = _HEADER.unpack_from(_BUFFER)
         if kind != _INVOKE:
             raise RuntimeError(f"unexpected frame {kind:#x} from the platform")
@@ -260,7 +267,9 @@ class FrameClient(LambdaRuntimeClient, awslambda.Transport):  # type: ignore[mis
         if self._stream is not None and self._end_stream("", b""):
             return
         body = result_data if isinstance(result_data, bytes) else result_data.encode("utf-8")
-        self._hold(_RESPONSE, "\n".join((invocation_id or "", invoke_id, _line(content_type))), body)
+        kind = content_type if content_type == "application/json" else _line(content_type)
+        head = f"{invocation_id or ''}\n{invoke_id}\n{kind}".encode()
+        self._answer = [_HEADER.pack(_RESPONSE, len(head), len(body)) + head, body]
 
     def post_invocation_error(
         self,
