@@ -37,7 +37,7 @@ _BYTES_OVERHEAD = sys.getsizeof(b"")
 _HUGE = 2 << 20
 _MADV_COLLAPSE = 25
 
-_PAGE = 4_096
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _LOAD, _RELOCATED = 1, 0x6474E552  # kinds of program headers (elf(5)): PT_LOAD, PT_GNU_RELRO
 _READ, _WRITE, _EXECUTE = 1, 2, 4  # as mprotect takes them
 _READ_ONLY = 4  # as a program header says it
