@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         if self._incoming is not None:
             self._incoming.fail()
-        return self._busy  # then the answer is still wanted; the transport closes after it
+        return self._busy or bool(self._waiting)  # then answers are still wanted; the transport closes after the last
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -234,7 +234,11 @@ class Connection(asyncio.Protocol):
             self._fail(431, "RequestHeaderFieldsTooLarge", "The request line and headers together exceed the limit.")
             return
         declared = self._headers.get("content-length", "")
-        if self._parser.get_method() == b"PUT" and not (self._busy or self._clogged) and self._server.streams(self._request(b"")):
+        if (
+            self._parser.get_method() == b"PUT"
+            and not (self._busy or self._clogged or self._waiting)
+            and self._server.streams(self._request(b""))
+        ):
             self._run_ahead(declared)
         elif declared.isdigit() and int(declared) > self._server.body_limit:
             self._refuse_body()
