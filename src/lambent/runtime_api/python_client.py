@@ -360,9 +360,10 @@ def _rehearse() -> None:
     The interpreter rewrites a function's bytecode as it gets warm, in place; each child that does it anew copies the pages. So the steps
     of ``serve`` and the loop over events are gone through a few dozen times with made-up events.
     """
-    compiled = os.memfd_create("rehearsal")
+    compiled = os.memfd_create("rehearsal") if hasattr(os, "memfd_create") else -1
     for number in range(_REHEARSALS):
-        imports.handler_code.attach(-1 if number == 0 else os.dup(compiled), os.dup(compiled) if number == 0 else -1)
+        if compiled >= 0:  # the first one compiles and tells, the others load
+            imports.handler_code.attach(-1 if number == 0 else os.dup(compiled), os.dup(compiled) if number == 0 else -1)
         imports.search_path(sys.path)
         _settle_logging()
         original = sys.modules.pop("keyword", None)  # any small module will do for a rehearsal of importing one
@@ -373,7 +374,8 @@ def _rehearse() -> None:
         handler = bootstrap.LambdaLoggerHandler(None)
         handler.setFormatter(logging.Formatter("%(message)s", "%Y"))
         handler.addFilter(bootstrap.LambdaLoggerFilter())
-    os.close(compiled)
+    if compiled >= 0:
+        os.close(compiled)
     os.environ["AWS_EXECUTION_ENV"] = "AWS_Lambda_python{}.{}".format(*sys.version_info[:2])
     _rehearse_invocations()
     del os.environ["AWS_EXECUTION_ENV"]
