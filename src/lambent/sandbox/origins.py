@@ -23,7 +23,7 @@ from lambent.sandbox import kernel, rootfs, zygote
 if TYPE_CHECKING:
     from lambent.sandbox.launcher import Launcher
 
-_INSIDE = ("blank", "companions", "furnish", "kernel", "packing", "seal", "seccomp", "zygote")
+_INSIDE = ("blank", "companions", "furnish", "immortals", "kernel", "packing", "seal", "seccomp", "zygote")
 # What the interpreter is given to run where a function's wrapper script stands between (AWS_LAMBDA_EXEC_WRAPPER).
 _BOOTSTRAP = b"import os\n\nimport lambent_runtime_client\n\nlambent_runtime_client.serve(3, os.environ['_HANDLER'])\n"
 

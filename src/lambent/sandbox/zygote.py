@@ -29,14 +29,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lambent.sandbox import blank, kernel, packing
+    from lambent.sandbox import blank, immortals, kernel, packing
 else:
     try:
         import lambent_blank as blank
+        import lambent_immortals as immortals
         import lambent_kernel as kernel
         import lambent_packing as packing
     except ImportError:  # in the launcher
-        from lambent.sandbox import blank, kernel, packing
+        from lambent.sandbox import blank, immortals, kernel, packing
 
 _SIGCHLD, _DEFAULT = int(signal.SIGCHLD), int(signal.SIG_DFL)
 
@@ -48,6 +49,7 @@ def main(control: socket.socket) -> None:
     client.preload()
     os.environ.clear()  # a child's is the function's
     gc.collect()
+    immortals.make_immortal()
     packing.pack()
     serve(control, program, client)
 
