@@ -1,7 +1,7 @@
 """A thousand environments at the level of the sandbox driver: started, initialised (the handler is imported), and idle; none is invoked.
 
-Runs in a process of its own, ``python -m bench.crowd COUNT``, which opens the driver that a server would choose. Prints JSON: seconds until
-the last environment was ready, and the private bytes of all their processes.
+Runs in a process of its own, ``python -m bench.crowd COUNT RUNTIME``, which opens the driver that a server would choose. Prints JSON:
+seconds until the last environment was ready, and the private bytes of all their processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench.stage import RUNTIME, SMALL_MB, descendants, private_memory
+from bench.stage import SMALL_MB, descendants, private_memory
 from lambent.arn import FunctionArn
 from lambent.function_version import FunctionVersion
 from lambent.runtime_api.frames import FrameReader, FrameType
@@ -30,18 +30,18 @@ from lambent.sandbox.driver import Sandbox, SandboxDriver, SandboxSpec
 from lambent.settings import SandboxSettings
 
 
-async def fill(count: int, folder: Path) -> dict[str, float]:
+async def fill(count: int, runtime: str, folder: Path) -> dict[str, float]:
     """Have ``count`` idle environments, measure, end them."""
     code = folder / "code"
     code.mkdir()
     shutil.copy(Path(__file__).with_name("handler.py"), code)
     version = FunctionVersion(
-        FunctionArn("us-east-1", "000000000000", "crowd"), "$LATEST", RUNTIME, "handler.hello", "", str(code), SMALL_MB, log_group="/crowd"
+        FunctionArn("us-east-1", "000000000000", "crowd"), "$LATEST", runtime, "handler.hello", "", str(code), SMALL_MB, log_group="/crowd"
     )
     driver = make_driver(SandboxSettings(), folder, Catalogue())
     await driver.open()
     try:
-        await driver.prepare(RUNTIME)
+        await driver.prepare(runtime)
         before = set(descendants(os.getpid()))
         begin = time.perf_counter()
         sandboxes = await asyncio.gather(*(_start(driver, version) for _ in range(count)))
@@ -87,7 +87,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="lambent-bench-"))
     try:
         folder.chmod(0o755)
-        json.dump(uvloop.run(fill(int(sys.argv[1]), folder)), sys.stdout)
+        json.dump(uvloop.run(fill(int(sys.argv[1]), sys.argv[2], folder)), sys.stdout)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

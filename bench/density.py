@@ -5,6 +5,8 @@ the time until the last answer, less the sleep, is the time of creation. Then ev
 touch a page of memory for the first time is measured before: a virtual machine gets its memory from a host when it is touched, which may
 take longer than all that is done with it. The same at the level of the sandbox driver, without the invocations, tells how much is the
 driver's; it comes second, on memory that was in use just now.
+
+What an environment holds depends much on its CPython (``sandbox/immortals.py``), so this is measured with the newest one as well.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import time
 
 from bench.load import TOP, Load, drive
 from bench.rows import Row, megabytes
-from bench.stage import SMALL_MB, Stage, descendants, private_memory, unique_memory
+from bench.stage import RUNTIME, SMALL_MB, Stage, descendants, newest_runtime, private_memory, unique_memory
 
 _SLEEP = 12  # seconds
 _PROMISED_EACH = 3 * 2**20
@@ -26,18 +28,25 @@ _PAGE = 4_096
 
 
 def measure(stage: Stage) -> list[Row]:
-    count = stage.plan.environments
-    stage.deploy("crowd", memory=SMALL_MB)
+    """With the newest CPython here, and with the one that everything else is measured with, if that is another."""
+    runtimes = list(dict.fromkeys((newest_runtime(), RUNTIME)))
+    return [row for runtime in runtimes for row in _measure(stage, runtime)]
+
+
+def _measure(stage: Stage, runtime: str) -> list[Row]:
+    count, name = stage.plan.environments, f"crowd-{runtime.replace('.', '-')}"
+    stage.deploy(name, memory=SMALL_MB, runtime=runtime)
     page = _first_touch()
     before = descendants(stage.server.pid)
     held = unique_memory(before)
-    created = _create(stage, count)
+    created = _create(stage, name, count)
     after = descendants(stage.server.pid)
     each = private_memory([pid for pid in after if pid not in set(before)]) / count
     grown = (unique_memory(after) - held) / count
-    stage.drain("crowd")
-    bare = json.loads(subprocess.run([sys.executable, "-m", "bench.crowd", str(count)], cwd=TOP, stdout=subprocess.PIPE, check=True).stdout)
-    title = f"{count:,} isolated idle environments"
+    stage.drain(name)
+    command = [sys.executable, "-m", "bench.crowd", str(count), runtime]
+    bare = json.loads(subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, check=True).stdout)
+    title = f"{count:,} isolated idle environments, {runtime}"
     allowed = 8.0 * count / 1_000
     return [
         Row(
@@ -59,11 +68,11 @@ def measure(stage: Stage) -> list[Row]:
     ]
 
 
-def _create(stage: Stage, count: int) -> float:
+def _create(stage: Stage, name: str, count: int) -> float:
     """Seconds until ``count`` environments are there."""
-    outcome = drive(Load(stage.server.port, "crowd", f'{{"sleep": {_SLEEP}}}', count, count))
+    outcome = drive(Load(stage.server.port, name, f'{{"sleep": {_SLEEP}}}', count, count))
     time.sleep(2)
-    there = stage.environments("crowd")
+    there = stage.environments(name)
     if there != count:
         raise RuntimeError(f"{there} environments instead of {count}: some were reused or ended")
     return outcome.elapsed - _SLEEP

@@ -16,6 +16,7 @@ from typing import Any
 from bench.load import TOP, Load, drive
 from bench.rows import Plan
 from lambent.cli.bundle import bundle
+from lambent.runtimes.catalogue import Catalogue
 from lambent.testing.local_server import LocalServer, free_port
 
 FULL_CPU_MB = 1_769  # the memory at which AWS gives one whole vCPU
@@ -35,13 +36,21 @@ class Stage:
     def api(self) -> Any:
         return self.server.client("lambda")
 
-    def deploy(self, name: str, handler: str = "handler.hello", memory: int = FULL_CPU_MB, timeout: int = 60, **options: Any) -> None:
+    def deploy(
+        self,
+        name: str,
+        handler: str = "handler.hello",
+        memory: int = FULL_CPU_MB,
+        timeout: int = 60,
+        runtime: str = RUNTIME,
+        **options: Any,
+    ) -> None:
         """Create the function, unless it is there. ``options`` are more members of the request."""
         if name in self._deployed:
             return
         self.api.create_function(
             FunctionName=name,
-            Runtime=RUNTIME,
+            Runtime=runtime,
             Role="arn:aws:iam::000000000000:role/bench",
             Handler=handler,
             Code={"ZipFile": _code()},
@@ -100,6 +109,11 @@ def wait_for_port(port: int, patience: float = 30.0) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+
+
+def newest_runtime() -> str:
+    """Of the newest CPython on this machine."""
+    return Catalogue().interpreters()[-1].runtime
 
 
 def run_time(*command: str) -> float:
