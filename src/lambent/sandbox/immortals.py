@@ -29,7 +29,7 @@ _RUNNING = (AsyncGeneratorType, CoroutineType, FrameType, GeneratorType)
 
 def make_immortal() -> int:
     """Let no object that lives now be counted any more. Gives how many were, 0 where the interpreter does not know such objects."""
-    if sys.byteorder != "little" or sys.maxsize >> 32 == 0:
+    if sys.byteorder != "little" or sys.maxsize >> 32 == 0 or hasattr(sys, "getobjects"):  # the last one: objects begin with pointers
         return 0
     counts = (ctypes.c_uint32 * (1 << 45)).from_address(0)  # all of memory; an object begins with its count
     mark: int = counts[id(None) >> 2]
