@@ -48,8 +48,10 @@ while True:
         while not os.path.exists("/tmp/crash"):  # the function is at work by then
             time.sleep(0.005)
         sys.exit(3)
-    while os.path.exists("/tmp/wait"):
-        time.sleep(0.005)
+    if behaviour == "slow in the second":
+        behaviour = "slow in this one"
+    elif behaviour == "slow in this one":
+        time.sleep(60)
 """
 
 FUNCTION = """
@@ -175,9 +177,11 @@ class TestLife:
         assert '"shutdownReason": "spindown"' in printed(server, name)
 
     def test_the_caller_does_not_wait_for_a_slow_one_but_the_report_does(self, server, api, make):
-        name = make("slow", {"app.py": FUNCTION}, {"watcher": EXTENSION}, Timeout=3)
+        slow = {"Variables": {"BEHAVIOUR": "slow in the second"}}
+        name = make("slow", {"app.py": FUNCTION}, {"watcher": EXTENSION}, Timeout=3, Environment=slow)
         assert call(api, name, {})[0] == "done"
-        answer = api.invoke(FunctionName=name, Payload=b'{"touch": ["wait"]}')  # the extension now waits, for ever
+        wait_until(lambda: state_of(server, name) == ["idle"])
+        answer = api.invoke(FunctionName=name, Payload=b"{}")
         assert json.loads(answer["Payload"].read()) == "done"
         assert "lingering" in state_of(server, name)
         wait_until(lambda: "Status: timeout" in printed(server, name))
