@@ -112,7 +112,7 @@ def wait_for_port(port: int, patience: float = 30.0) -> None:
 
 
 def newest_runtime() -> str:
-    """Of the newest CPython on this machine."""
+    """The runtime of the newest CPython on this machine."""
     return Catalogue().interpreters()[-1].runtime
 
 

@@ -35,7 +35,7 @@ class World:
         self.file.parent.mkdir()
         self._made = 0
         self.version = FunctionVersion(
-            FunctionArn("us-east-1", "000000000000", "bytecode"), "$LATEST", runtime, "app.handler", "", str(self.file.parent), 128
+            FunctionArn("us-east-1", "000000000000", "function"), "$LATEST", runtime, "app.handler", "", str(self.file.parent), 128
         )
 
     def write(self, source: str, at: int = 1_700_000_000) -> None:
@@ -79,6 +79,7 @@ class World:
 
 @asynccontextmanager
 async def world(folder: Path, runtime: str) -> AsyncIterator[World]:
+    """With the namespaces driver; skips where this machine has none."""
     folder.chmod(0o755)
     driver = make_driver(SandboxSettings(isolation="namespaces", blanks=1, egress="none"), folder, Catalogue())
     try:
@@ -93,6 +94,7 @@ async def world(folder: Path, runtime: str) -> AsyncIterator[World]:
 
 
 def find(runtime: str) -> str:
+    """``runtime``; skips where this machine has none of it."""
     try:
         Catalogue().find(runtime)
     except ClientFault as fault:

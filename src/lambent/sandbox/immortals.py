@@ -35,22 +35,25 @@ def make_immortal() -> int:
     mark: int = counts[id(None) >> 2]
     if mark < _LEAST:
         return 0
-    found = 0
-    living = [each for each in gc.get_objects() if not isinstance(each, _RUNNING)]
-    reached: list[object] = living
-    while reached:
+
+    def newly_marked(objects: list[object]) -> list[object]:
         fresh: list[object] = []
-        for each in reached:
+        for each in objects:
             place = id(each) >> 2
             if counts[place] != mark and not isinstance(each, _RUNNING):
                 counts[place] = mark
                 fresh.append(each)
-        found += len(fresh)
-        reached = gc.get_referents(*(living or fresh))  # at first also of those that were immortal before
-        for each in fresh:
+        return fresh
+
+    living: list[object] = [each for each in gc.get_objects() if not isinstance(each, _RUNNING)]
+    found = len(newly_marked(living))
+    while living:  # at first all that is known, for what was immortal before refers to what was not
+        reached = gc.get_referents(*living)
+        for each in living:
             if isinstance(each, CodeType):
                 reached += _parts(each)
-        living = []
+        living = newly_marked(reached)
+        found += len(living)
     return found
 
 
